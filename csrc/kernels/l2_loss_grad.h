@@ -1,0 +1,131 @@
+// The whole kernel API: L2 loss of a linear model and its gradient, in one pass over X.
+//
+//     R = X·W − Y        loss = ½ Σᵢ sᵢ ‖Rᵢ‖²        ∇W = Xᵀ·diag(s)·R
+//
+// Fused because at k = 1 the work is bound by reading X: the unfused form reads X twice and stores
+// R. Sums accumulate in float32 or wider, the loss in float64. Nothing here knows TensorFlow,
+// pybind11 or Python; the caller brings threads or stream, and the workspace.
+//
+// Sizes are 64-bit. All arrays are row-major and contiguous, and need only the alignment of their
+// element type. Outputs alias neither each other nor any input. With `intercept`, X has an implicit
+// leading column of ones, and row 0 of W and of the gradient is the intercept's.
+//
+// Deterministic: the result's bits depend on the inputs and their shape alone, not on the number of
+// threads, nor on the instruction set among those with a fused multiply-add.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace linreg_ops {
+
+enum class DType : std::uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16 };
+
+std::size_t SizeOf(DType type);
+const char* NameOf(DType type);  // "float32", ...
+
+class Status {
+ public:
+  enum class Code { kOk, kInvalidArgument, kUnsupported, kInternal, kCancelled };
+  Status() = default;  // OK
+  Status(Code code, std::string message) : code_(code), message_(std::move(message)) {}
+  static Status InvalidArgument(std::string message) {
+    return {Code::kInvalidArgument, std::move(message)};
+  }
+  bool ok() const { return code_ == Code::kOk; }
+  Code code() const { return code_; }
+  const std::string& message() const { return message_; }
+
+ private:
+  Code code_ = Code::kOk;
+  std::string message_;
+};
+
+// Sizes of one problem: X is [n, d], W is [d + intercept, k], Y is [n, k].
+struct Shape {
+  std::int64_t n = 0;  // rows
+  std::int64_t d = 0;  // features, without the intercept
+  std::int64_t k = 0;  // targets
+  bool intercept = false;
+  std::int64_t weight_rows() const { return d + (intercept ? 1 : 0); }
+};
+
+// The data of a problem: what both entry points read. Host memory for cpu::, device memory for
+// cuda::. A null y stands for Y = 0, which makes the gradient the Hessian-vector product Xᵀ·S·X·W.
+struct Data {
+  Shape shape;
+  DType x_type = DType::kFloat32;
+  DType w_type = DType::kFloat32;  // of w, y, sample_weight and every output: x_type, or float32
+                                   // when x_type is a 16-bit type
+  const void* x = nullptr;              // [n, d]
+  const void* w = nullptr;              // [d + intercept, k]
+  const void* y = nullptr;              // [n, k], or null for zeros
+  const void* sample_weight = nullptr;  // [n], or null for ones
+};
+
+// Where loss and gradient go. Empty sums are written too: every output is always fully written.
+struct LossGrad {
+  void* loss = nullptr;          // w_type; [] or, with loss_per_target, [k]; null: not wanted
+  bool loss_per_target = false;  // one loss per column of Y rather than their sum
+  void* grad = nullptr;          // w_type; [d + intercept, k]; null: not wanted
+};
+
+// Full-batch gradient descent from w: v ← momentum·v − rateₜ·∇W(wₜ), wₜ₊₁ = wₜ + v.
+// The iterates are kept in float32 when w_type is a 16-bit type.
+struct Descent {
+  std::int64_t num_steps = 0;
+  const double* rates = nullptr;  // host memory
+  std::int64_t num_rates = 1;     // 1, or num_steps: one rate per step
+  double momentum = 0.0;
+  void* w = nullptr;       // w_type, [d + intercept, k]: the weights after the last step
+  void* losses = nullptr;  // w_type, [num_steps + 1]: losses[t] is the loss at wₜ
+  // Polled between steps; true ends the loop with kCancelled. Null: never.
+  bool (*cancelled)(void* context) = nullptr;
+  void* cancelled_context = nullptr;
+};
+
+// Sizes that overflow, negative sizes, dtype pairs without a kernel, missing arrays.
+Status Validate(const Data& data);
+Status Validate(const Data& data, const Descent& descent);
+
+namespace cpu {
+
+// The caller's threads. run(pool, workers, body, arg) calls body(arg) on the calling thread and on
+// at most workers − 1 others at the same time, and returns when every call that started has
+// returned. Calls that have not started by the time the caller's own returns may be dropped: a body
+// claims its work from a shared counter, so that the caller alone can finish it (a busy pool then
+// costs time, never a deadlock).
+struct Threads {
+  int count = 1;
+  void (*run)(void* pool, int workers, void (*body)(void* arg), void* arg) = nullptr;
+  void* pool = nullptr;
+};
+
+// Bytes of workspace (64-byte aligned, uninitialised) that a call needs at most, whatever the
+// alignment of its inputs; a function of shape, types and thread count alone.
+std::int64_t WorkspaceBytes(const Data& data, int threads);
+std::int64_t DescentWorkspaceBytes(const Data& data, int threads);
+
+// Both validate first, and both fail without touching an output if `workspace_bytes` is too small.
+// `isa`: a name from Isas(), or null for the one in use.
+Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& threads,
+                       void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
+Status ComputeDescent(const Data& data, const Descent& descent, const Threads& threads,
+                      void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
+
+// One row per instruction set compiled in, best first; `supported` on this CPU and OS.
+struct Isa {
+  const char* name;  // "avx512", "avx2", "scalar", "neon"
+  bool supported;
+};
+std::vector<Isa> Isas();
+
+// The instruction set in use: the best supported, or the one that the environment variable
+// LINREG_OPS_ISA names. An unknown or unsupported name is an error listing the valid ones.
+Status ActiveIsa(const char** name);
+
+}  // namespace cpu
+}  // namespace linreg_ops
