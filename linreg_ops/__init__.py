@@ -1,0 +1,82 @@
+"""Least squares in TensorFlow at the speed of memory.
+
+The L2 loss of a linear model and its gradient, ½‖XW - Y‖² and Xᵀ(XW - Y), in one pass over X.
+
+>>> import numpy as np
+>>> import linreg_ops as lo
+>>> x = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]], np.float32)
+>>> loss, grad = lo.linear_l2_loss_and_grad(x, np.zeros(2, np.float32), np.ones(3, np.float32))
+>>> float(loss), grad.numpy().tolist()
+(1.5, [-3.0, -3.0])
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if find_spec("linreg_ops._kernels") is None:
+    raise ImportError(
+        f"{__path__[0]} is the source folder of linreg_ops, without its compiled libraries: "
+        "run `pip install -e .` there, or start Python in another folder to use the installed one"
+    )
+
+import wrapt
+
+if TYPE_CHECKING:
+    from . import keras, kernels, reference
+    from ._library import build_info
+    from .estimator import LinearRegression
+    from .ops import (
+        Descent,
+        LossAndGrad,
+        gradient_descent,
+        linear_l2_loss,
+        linear_l2_loss_and_grad,
+    )
+
+__all__ = [
+    "Descent",
+    "LinearRegression",
+    "LossAndGrad",
+    "build_info",
+    "gradient_descent",
+    "keras",
+    "kernels",
+    "linear_l2_loss",
+    "linear_l2_loss_and_grad",
+    "reference",
+]
+
+# Where each public name lives. Modules are imported at first use, so that `linreg_ops.kernels`
+# comes in milliseconds, without TensorFlow.
+_HOME = {
+    "Descent": "ops",
+    "LossAndGrad": "ops",
+    "gradient_descent": "ops",
+    "linear_l2_loss": "ops",
+    "linear_l2_loss_and_grad": "ops",
+    "LinearRegression": "estimator",
+    "build_info": "_library",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    elif name in __all__:
+        value = import_module(f".{name}", __name__)
+    elif name == "__version__":
+        value = import_module("._kernels", __name__).build_config()["version"]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+# A process that has TensorFlow gets the ops too, whichever of the two it imports first: loading a
+# SavedModel needs them registered, and touches no name of this package.
+wrapt.when_imported("tensorflow")(lambda _: import_module(".ops", __name__))

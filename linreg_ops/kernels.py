@@ -1,0 +1,13 @@
+"""The raw kernels on NumPy arrays: no TensorFlow, no copies, a few hundred nanoseconds a call.
+
+They take C-contiguous arrays of float32, float64, float16 or bfloat16 (of ml_dtypes); `w`, `y` and
+`sample_weight` share one dtype: x's, or float32 when x's has 16 bits. They compute in float32 or
+wider, and the loss in float64.
+
+The same bits come out for any `num_threads`, on every run, and with every instruction set that has
+a fused multiply-add.
+"""
+
+from ._kernels import active_isa, gradient_descent, isas, loss_and_grad
+
+__all__ = ["active_isa", "gradient_descent", "isas", "loss_and_grad"]

@@ -1,0 +1,88 @@
+"""Drives CMake; everything else about the package is in pyproject.toml."""
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+def find_tensorflow():
+    """cmake/find_tensorflow.py's (folder, distribution, version): the one the build will use."""
+    spec = importlib.util.spec_from_file_location(
+        "find_tensorflow", ROOT / "cmake" / "find_tensorflow.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.find()
+
+
+def requirement():
+    """The TensorFlow to run with: the minor version that the op library is built against."""
+    try:
+        _, distribution, version = find_tensorflow()
+    except LookupError as error:
+        # An sdist compiles nothing, and installs nowhere without a build.
+        if {"sdist", "egg_info", "dist_info"} & set(sys.argv):
+            return "tensorflow>=2.19,<2.22"
+        sys.exit(f"error: {error}")
+    return f"{distribution}=={'.'.join(version.split('.')[:2])}.*"
+
+
+class CMakeBuild(build_ext):
+    """One CMake build makes both libraries."""
+
+    def run(self):
+        build = Path(self.build_temp).resolve()
+        output = Path(self.get_ext_fullpath("linreg_ops._kernels")).resolve().parent
+        arguments = [
+            f"-S{ROOT}",
+            f"-B{build}",
+            "-GNinja",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DLINREG_OPS_VERSION={self.distribution.get_version()}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
+            f"-Dpybind11_DIR={self.pybind11_dir()}",
+            *os.environ.get("CMAKE_ARGS", "").split(),
+        ]
+        self.cmake(arguments)
+        self.cmake(["--build", str(build)])
+
+    @staticmethod
+    def pybind11_dir():
+        try:
+            import pybind11
+        except ImportError:
+            sys.exit("error: building linreg_ops needs pybind11: pip install pybind11")
+        return pybind11.get_cmake_dir()
+
+    @staticmethod
+    def cmake(arguments):
+        try:
+            subprocess.run(["cmake", *arguments], check=True)
+        except FileNotFoundError:
+            sys.exit("error: building linreg_ops needs CMake and Ninja: pip install cmake ninja")
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"error: CMake stopped with exit code {error.returncode}; its message is above")
+
+    def get_outputs(self):
+        return [self.get_ext_fullpath("linreg_ops._kernels"), str(self.op_library())]
+
+    def op_library(self):
+        return Path(self.get_ext_fullpath("linreg_ops._kernels")).parent / "_ops.so"
+
+
+if platform.system() != "Linux":
+    sys.exit("error: linreg_ops supports Linux only (TensorFlow ships its op headers there)")
+
+setup(
+    ext_modules=[Extension("linreg_ops._kernels", sources=[])],
+    cmdclass={"build_ext": CMakeBuild},
+    install_requires=[requirement(), "numpy>=1.26", "wrapt>=1.14"],
+)
