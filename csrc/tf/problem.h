@@ -1,0 +1,43 @@
+// From an op's inputs to the kernels' problem: the checks that eager execution, which runs no shape
+// function, relies on. Shared by every device.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "kernels/l2_loss_grad.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/tensor.h"
+#include "tensorflow/core/framework/tensor_shape.h"
+
+namespace linreg_ops {
+
+absl::Status ToAbsl(const Status& status);
+
+// A batch of problems of one shape, each contiguous, one behind the other.
+struct Problem {
+  Data first;
+  std::int64_t batch = 1;
+  tensorflow::TensorShape batch_shape;
+  tensorflow::TensorShape weight_shape;
+
+  Data at(std::int64_t index) const;
+  // Element `index · elements` of an output of w's type.
+  void* Offset(void* base, std::int64_t index, std::int64_t elements) const;
+};
+
+// `y` and `sample_weight` may be null. The error names the argument, what it got and what it needs.
+absl::Status MakeProblem(const tensorflow::Tensor& x, const tensorflow::Tensor& w,
+                         const tensorflow::Tensor* y, const tensorflow::Tensor* sample_weight,
+                         bool intercept, Problem* problem);
+
+// The list input "sample_weight" holds none or one tensor.
+absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx,
+                             const tensorflow::Tensor** sample_weight);
+
+// learning_rate, num_steps and momentum, from host memory; `descent` borrows learning_rate's data.
+absl::Status MakeDescent(const tensorflow::Tensor& learning_rate,
+                         const tensorflow::Tensor& num_steps, const tensorflow::Tensor& momentum,
+                         Descent* descent);
+
+}  // namespace linreg_ops
