@@ -69,7 +69,7 @@ class CMakeBuild(build_ext):
         except FileNotFoundError:
             sys.exit("error: building linreg_ops needs CMake and Ninja: pip install cmake ninja")
         except subprocess.CalledProcessError as error:
-            sys.exit(f"error: CMake stopped with exit code {error.returncode}; its message is above")
+            sys.exit(f"error: CMake stopped with code {error.returncode}; its message is above")
 
     def get_outputs(self):
         return [self.get_ext_fullpath("linreg_ops._kernels"), str(self.op_library())]

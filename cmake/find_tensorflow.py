@@ -1,4 +1,7 @@
-"""Prints TensorFlow's folder, distribution name and version as a CMake list, without importing it."""
+"""Prints TensorFlow's folder, distribution name and version as a CMake list.
+
+TensorFlow is found, not imported: an import takes seconds.
+"""
 
 import importlib.util
 import sys
@@ -8,6 +11,7 @@ DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
 
 
 def find() -> tuple[str, str, str]:
+    """TensorFlow's folder, distribution name and version; LookupError says what is missing."""
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(

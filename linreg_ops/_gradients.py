@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from . import _library
 
-Gradient = tf.Tensor | None
+Gradient: TypeAlias = tf.Tensor | None
 
 
 @cache

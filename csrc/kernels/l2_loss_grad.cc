@@ -96,9 +96,9 @@ Status Validate(const Data& data, const Descent& descent) {
                                    std::to_string(descent.num_steps));
   }
   if (descent.num_rates != 1 && descent.num_rates != descent.num_steps) {
-    return Status::InvalidArgument("learning_rate must be a scalar or have num_steps=" +
-                                   std::to_string(descent.num_steps) + " entries, got " +
-                                   std::to_string(descent.num_rates));
+    return Status::InvalidArgument(
+        "learning_rate must be a scalar or have num_steps=" + std::to_string(descent.num_steps) +
+        " entries, got " + std::to_string(descent.num_rates));
   }
   if (descent.rates == nullptr && descent.num_rates > 0) return MissingArray("learning_rate");
   if (descent.losses == nullptr) return MissingArray("losses");

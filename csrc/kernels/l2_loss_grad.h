@@ -60,9 +60,9 @@ struct Data {
   DType x_type = DType::kFloat32;
   DType w_type = DType::kFloat32;  // of w, y, sample_weight and every output: x_type, or float32
                                    // when x_type is a 16-bit type
-  const void* x = nullptr;              // [n, d]
-  const void* w = nullptr;              // [d + intercept, k]
-  const void* y = nullptr;              // [n, k], or null for zeros
+  const void* x = nullptr;         // [n, d]
+  const void* w = nullptr;         // [d + intercept, k]
+  const void* y = nullptr;         // [n, k], or null for zeros
   const void* sample_weight = nullptr;  // [n], or null for ones
 };
 

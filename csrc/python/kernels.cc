@@ -59,10 +59,10 @@ DType TypeOf(const Array& a, const char* name) {
 
 const void* CheckedData(const Array& a, const char* name) {
   if ((a.flags() & py::array::c_style) == 0) {
-    throw py::value_error(std::string(name) +
-                          " must be C-contiguous (numpy.ascontiguousarray makes it so), got shape " +
-                          DescribeShape(a) + " with strides " +
-                          std::string(py::str(a.attr("strides"))));
+    throw py::value_error(
+        std::string(name) +
+        " must be C-contiguous (numpy.ascontiguousarray makes it so), got shape " +
+        DescribeShape(a) + " with strides " + std::string(py::str(a.attr("strides"))));
   }
   return a.data();
 }
@@ -126,8 +126,8 @@ class Workspace {
  public:
   explicit Workspace(std::int64_t bytes) : bytes_(bytes) {
     if (bytes <= static_cast<std::int64_t>(sizeof(inline_))) return;
-    heap_.reset(static_cast<char*>(
-        ::operator new(static_cast<std::size_t>(bytes), std::align_val_t(64))));
+    heap_.reset(
+        static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t(64))));
   }
   void* data() { return heap_ ? heap_.get() : inline_; }
   std::int64_t bytes() const { return bytes_; }
@@ -179,8 +179,8 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   const int count = CheckedThreads(num_threads);
   Array grad(p.w_dtype, p.w_shape);
   const bool per_column = loss_per_target && w.ndim() == 2;
-  Array loss(p.w_dtype, per_column ? std::vector<py::ssize_t>{w.shape(1)}
-                                   : std::vector<py::ssize_t>{});
+  Array loss(p.w_dtype,
+             per_column ? std::vector<py::ssize_t>{w.shape(1)} : std::vector<py::ssize_t>{});
   LossGrad out;
   out.loss = loss.mutable_data();
   out.loss_per_target = loss_per_target;
@@ -193,11 +193,11 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   return py::make_tuple(per_column ? py::object(loss) : Scalar(loss), grad);
 }
 
-py::tuple GradientDescent(const Array& x, const Array& w, const OptionalArray& y,
-                          const py::array_t<double, py::array::c_style | py::array::forcecast>& rate,
-                          std::int64_t num_steps, bool intercept,
-                          const OptionalArray& sample_weight, double momentum,
-                          std::optional<int> num_threads, const std::optional<std::string>& isa) {
+py::tuple GradientDescent(
+    const Array& x, const Array& w, const OptionalArray& y,
+    const py::array_t<double, py::array::c_style | py::array::forcecast>& rate,
+    std::int64_t num_steps, bool intercept, const OptionalArray& sample_weight, double momentum,
+    std::optional<int> num_threads, const std::optional<std::string>& isa) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight);
   const int count = CheckedThreads(num_threads);
   if (rate.ndim() > 1) {
@@ -211,9 +211,9 @@ py::tuple GradientDescent(const Array& x, const Array& w, const OptionalArray& y
     throw py::value_error("num_steps must be at most 2^56, got " + std::to_string(num_steps));
   }
   if (rate.ndim() == 1 && rate.shape(0) != num_steps) {
-    throw py::value_error("learning_rate must be a scalar or have num_steps=" +
-                          std::to_string(num_steps) + " entries, got " +
-                          std::to_string(rate.shape(0)));
+    throw py::value_error(
+        "learning_rate must be a scalar or have num_steps=" + std::to_string(num_steps) +
+        " entries, got " + std::to_string(rate.shape(0)));
   }
   Array new_w(p.w_dtype, p.w_shape);
   Array losses(p.w_dtype, std::vector<py::ssize_t>{num_steps + 1});

@@ -78,10 +78,9 @@ absl::Status ForEachProblem(OpKernelContext* ctx, const Problem& problem,
                       static_cast<double>(shape.k);
   const bool side_by_side = problem.batch > 1 && threads.count > 1 && work < kSmallProblem;
   const bool worth_waking = work * static_cast<double>(problem.batch) >= kSmallProblem;
-  const int workers =
-      side_by_side && worth_waking
-          ? static_cast<int>(std::min<std::int64_t>(threads.count, problem.batch))
-          : 1;
+  const int workers = side_by_side && worth_waking
+                          ? static_cast<int>(std::min<std::int64_t>(threads.count, problem.batch))
+                          : 1;
   const int threads_each = side_by_side ? 1 : threads.count;
 
   Workspace workspace;
@@ -145,16 +144,16 @@ class L2LossGradOp : public OpKernel {
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, problem.weight_shape, &grad));
     const std::int64_t losses = loss_per_target_ ? k : 1;
     OP_REQUIRES_OK(
-        ctx, ForEachProblem(
-                 ctx, problem, cpu::WorkspaceBytes,
-                 [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-                   LossGrad out;
-                   out.loss = problem.Offset(loss->data(), i, losses);
-                   out.loss_per_target = loss_per_target_;
-                   out.grad =
-                       problem.Offset(grad->data(), i, problem.first.shape.weight_rows() * k);
-                   return cpu::ComputeLossGrad(problem.at(i), out, threads, scratch, bytes);
-                 }));
+        ctx,
+        ForEachProblem(
+            ctx, problem, cpu::WorkspaceBytes,
+            [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
+              LossGrad out;
+              out.loss = problem.Offset(loss->data(), i, losses);
+              out.loss_per_target = loss_per_target_;
+              out.grad = problem.Offset(grad->data(), i, problem.first.shape.weight_rows() * k);
+              return cpu::ComputeLossGrad(problem.at(i), out, threads, scratch, bytes);
+            }));
   }
 
  private:
@@ -177,14 +176,14 @@ class HessianVectorProductOp : public OpKernel {
     Tensor* product;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &product));
     const std::int64_t size = problem.first.shape.weight_rows() * problem.first.shape.k;
-    OP_REQUIRES_OK(
-        ctx, ForEachProblem(
-                 ctx, problem, cpu::WorkspaceBytes,
-                 [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-                   LossGrad out;
-                   out.grad = problem.Offset(product->data(), i, size);
-                   return cpu::ComputeLossGrad(problem.at(i), out, threads, scratch, bytes);
-                 }));
+    OP_REQUIRES_OK(ctx, ForEachProblem(ctx, problem, cpu::WorkspaceBytes,
+                                       [&](std::int64_t i, const cpu::Threads& threads,
+                                           void* scratch, std::int64_t bytes) {
+                                         LossGrad out;
+                                         out.grad = problem.Offset(product->data(), i, size);
+                                         return cpu::ComputeLossGrad(problem.at(i), out, threads,
+                                                                     scratch, bytes);
+                                       }));
   }
 
  private:
@@ -226,35 +225,36 @@ class GradientDescentOp : public OpKernel {
     }
     const std::int64_t size = problem.first.shape.weight_rows() * problem.first.shape.k;
     OP_REQUIRES_OK(
-        ctx, ForEachProblem(
-                 ctx, problem, cpu::DescentWorkspaceBytes,
-                 [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-                   Descent one = descent;
-                   one.w = problem.Offset(w->data(), i, size);
-                   one.losses = problem.Offset(losses->data(), i, descent.num_steps + 1);
-                   return cpu::ComputeDescent(problem.at(i), one, threads, scratch, bytes);
-                 }));
+        ctx,
+        ForEachProblem(
+            ctx, problem, cpu::DescentWorkspaceBytes,
+            [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
+              Descent one = descent;
+              one.w = problem.Offset(w->data(), i, size);
+              one.losses = problem.Offset(losses->data(), i, descent.num_steps + 1);
+              return cpu::ComputeDescent(problem.at(i), one, threads, scratch, bytes);
+            }));
   }
 
  private:
   bool intercept_;
 };
 
-#define REGISTER_CPU(Tx, Tw)                                                         \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>L2LossGrad")                                  \
-                              .Device(tensorflow::DEVICE_CPU)                        \
-                              .TypeConstraint<Tx>("Tx")                              \
-                              .TypeConstraint<Tw>("Tw"),                             \
-                          L2LossGradOp);                                             \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>HessianVectorProduct")                        \
-                              .Device(tensorflow::DEVICE_CPU)                        \
-                              .TypeConstraint<Tx>("Tx")                              \
-                              .TypeConstraint<Tw>("Tw"),                             \
-                          HessianVectorProductOp);                                   \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>GradientDescent")                             \
-                              .Device(tensorflow::DEVICE_CPU)                        \
-                              .TypeConstraint<Tx>("Tx")                              \
-                              .TypeConstraint<Tw>("Tw"),                             \
+#define REGISTER_CPU(Tx, Tw)                                  \
+  REGISTER_KERNEL_BUILDER(Name("Linreg>L2LossGrad")           \
+                              .Device(tensorflow::DEVICE_CPU) \
+                              .TypeConstraint<Tx>("Tx")       \
+                              .TypeConstraint<Tw>("Tw"),      \
+                          L2LossGradOp);                      \
+  REGISTER_KERNEL_BUILDER(Name("Linreg>HessianVectorProduct") \
+                              .Device(tensorflow::DEVICE_CPU) \
+                              .TypeConstraint<Tx>("Tx")       \
+                              .TypeConstraint<Tw>("Tw"),      \
+                          HessianVectorProductOp);            \
+  REGISTER_KERNEL_BUILDER(Name("Linreg>GradientDescent")      \
+                              .Device(tensorflow::DEVICE_CPU) \
+                              .TypeConstraint<Tx>("Tx")       \
+                              .TypeConstraint<Tw>("Tw"),      \
                           GradientDescentOp)
 
 REGISTER_CPU(float, float);

@@ -22,8 +22,8 @@ absl::Status Mismatch(InferenceContext* c, const std::string& what, const char* 
 
 // What the shapes of one problem say about each other. Unknown ranks stay unknown.
 struct ProblemShapes {
-  ShapeHandle x, w;       // [..., n, d] and [..., d + intercept, k] or [d + intercept]
-  ShapeHandle batch;      // the leading dimensions
+  ShapeHandle x, w;        // [..., n, d] and [..., d + intercept, k] or [d + intercept]
+  ShapeHandle batch;       // the leading dimensions
   ShapeHandle per_target;  // [k], or [] when there is one target of rank 1
 };
 
@@ -50,7 +50,8 @@ absl::Status MergeProblem(InferenceContext* c, int w_input, int y_input, int sam
     return absl::InvalidArgumentError(
         absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", c->DebugString(p->x)));
   }
-  const std::string w_shape = intercept ? "[d + 1, k] or [d + 1] (intercept first)" : "[d, k] or [d]";
+  const std::string w_shape =
+      intercept ? "[d + 1, k] or [d + 1] (intercept first)" : "[d, k] or [d]";
   if (!c->WithRankAtLeast(p->w, 1, &p->w).ok()) {
     return Mismatch(c, "w must be " + w_shape, "w", p->w, p->x);
   }
@@ -77,10 +78,11 @@ absl::Status MergeProblem(InferenceContext* c, int w_input, int y_input, int sam
     DimensionHandle merged;
     if (!rank_ok || !c->Merge(n, c->Dim(y, rank == 1 ? 0 : -2), &merged).ok() ||
         (rank > 1 && !c->Merge(k, c->Dim(y, -1), &k).ok())) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "y must be ", rank == 1 ? "[n]" : "[n, k]", " with n the rows of x and k the columns of w",
-          ", got y of shape ", c->DebugString(c->input(y_input)), " for x of shape ",
-          c->DebugString(p->x), " and w of shape ", c->DebugString(p->w)));
+      return absl::InvalidArgumentError(
+          absl::StrCat("y must be ", rank == 1 ? "[n]" : "[n, k]",
+                       " with n the rows of x and k the columns of w", ", got y of shape ",
+                       c->DebugString(c->input(y_input)), " for x of shape ", c->DebugString(p->x),
+                       " and w of shape ", c->DebugString(p->w)));
     }
     if (rank > 1) TF_RETURN_IF_ERROR(MergeBatch(c, y, "y", 2, p));
   }
@@ -127,7 +129,8 @@ absl::Status SavedGradientShape(InferenceContext* c) {
   ProblemShapes p;
   TF_RETURN_IF_ERROR(MergeProblem(c, 2, 3, 4, &p));
   ShapeHandle grad = c->input(1);
-  if (!c->Merge(grad, p.w, &grad).ok()) return Mismatch(c, "grad must have w's shape", "grad", grad, p.x);
+  if (!c->Merge(grad, p.w, &grad).ok())
+    return Mismatch(c, "grad must have w's shape", "grad", grad, p.x);
   c->set_output(0, grad);
   return absl::OkStatus();
 }

@@ -84,8 +84,8 @@ absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
   };
   const int rank = w.dims();
   if (x.dims() < 2) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "x must be [n, d] (or [..., n, d]), got shape ", x.shape().DebugString()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", x.shape().DebugString()));
   }
   if (rank != x.dims() && !(rank == 1 && x.dims() == 2)) {
     return mismatch("w must have x's rank, or rank 1 with x of rank 2", "w", w);
@@ -103,9 +103,10 @@ absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
   }
 
   if (w.dim_size(rank == 1 ? 0 : rank - 2) != shape.weight_rows()) {
-    return mismatch(intercept ? "w must be [d + 1, k] or [d + 1] (intercept first), with d the last "
-                                "dimension of x"
-                              : "w must be [d, k] or [d], with d the last dimension of x",
+    return mismatch(intercept
+                        ? "w must be [d + 1, k] or [d + 1] (intercept first), with d the last "
+                          "dimension of x"
+                        : "w must be [d, k] or [d], with d the last dimension of x",
                     "w", w);
   }
   if (!StartsWith(w.shape(), problem->batch_shape)) {

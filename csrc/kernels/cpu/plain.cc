@@ -97,7 +97,8 @@ Status ComputeDescent(const Data& data, const Descent& descent, const Threads&, 
       if (t == descent.num_steps) return Status();
       const T rate = static_cast<T>(descent.rates[descent.num_rates == 1 ? 0 : t]);
       for (std::int64_t i = 0; i < size; ++i) {
-        velocity[i] = static_cast<T>(descent.momentum) * velocity[i] - rate * static_cast<T>(grad[i]);
+        velocity[i] =
+            static_cast<T>(descent.momentum) * velocity[i] - rate * static_cast<T>(grad[i]);
         w[i] += velocity[i];
       }
     }
