@@ -11,3 +11,8 @@ a fused multiply-add.
 from ._kernels import active_isa, gradient_descent, isas, loss_and_grad
 
 __all__ = ["active_isa", "gradient_descent", "isas", "loss_and_grad"]
+
+try:
+    active_isa()
+except (RuntimeError, ValueError) as error:  # a wrong LINREG_OPS_ISA is better known now than later
+    raise ImportError(str(error)) from error

@@ -85,6 +85,8 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   Data& data = p.data;
   data.x_type = TypeOf(x, "x");
   data.w_type = TypeOf(w, "w");
+  // Without sizes or arrays yet, all there is to validate is the pair of types.
+  if (const Status types = Validate(data); !types.ok()) throw py::type_error(types.message());
   data.shape.n = x.shape(0);
   data.shape.d = x.shape(1);
   data.shape.intercept = intercept;
@@ -116,9 +118,7 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   }
   data.x = CheckedData(x, "x");
   data.w = CheckedData(w, "w");
-  Status status = Validate(data);
-  if (!status.ok() && data.x_type != data.w_type) throw py::type_error(status.message());
-  Throw(status);
+  Throw(Validate(data));
   return p;
 }
 
