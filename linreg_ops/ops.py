@@ -207,7 +207,9 @@ def _convert(
 
     The generated wrappers would cast NumPy arrays to another argument's dtype without a word.
     """
-    x = tf.convert_to_tensor(x, name="x", dtype_hint=tf.float32)
+    # The hint is for lists of integers; given to a float64 array it would round it.
+    hint = None if hasattr(x, "dtype") else tf.float32
+    x = tf.convert_to_tensor(x, name="x", dtype_hint=hint)
     dtype = x.dtype
     if dtype not in _FLOATS:
         raise TypeError(
