@@ -1,0 +1,176 @@
+"""The float64 NumPy definition of every op: short enough to check by eye, slow enough to trust.
+
+Tests compare the ops with this module, and it is what the documentation means by "equivalent".
+Everything is computed in float64 whatever the type of the inputs, unfused, with the intercept's
+column of ones written out.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+
+class LossAndGrad(NamedTuple):
+    """What `linear_l2_loss_and_grad` returns."""
+
+    loss: float
+    grad: Array
+
+
+class Descent(NamedTuple):
+    """What `gradient_descent` returns."""
+
+    w: Array
+    losses: Array
+
+
+def linear_l2_loss(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
+) -> float:
+    """The loss ½ Σᵢ sᵢ ‖xᵢ·w - yᵢ‖²: a sum, not a mean.
+
+    Args:
+        x: [n, d].
+        w: [d] or [d, k]; one row more, the intercept's, first, with `intercept`.
+        y: [n] or [n, k], of the same rank as w.
+        intercept: X has an implicit leading column of ones.
+        sample_weight: [n]; ones if absent.
+
+    Raises:
+        ValueError: Shapes that do not fit together; the message names them.
+
+    >>> linear_l2_loss([[1.0], [2.0]], [3.0], [2.0, 4.0])
+    2.5
+    >>> linear_l2_loss([[1.0], [2.0]], [0.0, 2.0], [2.0, 5.0], intercept=True)
+    0.5
+    """
+    x, w, y, s = _arrays(x, w, y, intercept, sample_weight)
+    r = x @ w - y
+    return float(0.5 * np.sum(s * np.square(r).T))
+
+
+def linear_l2_loss_and_grad(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
+) -> LossAndGrad:
+    """The loss and its gradient Xᵀ·diag(s)·(X·w - y), of w's shape.
+
+    Arguments and errors as for `linear_l2_loss`.
+
+    >>> linear_l2_loss_and_grad([[1.0], [2.0]], [3.0], [2.0, 4.0])
+    LossAndGrad(loss=2.5, grad=array([5.]))
+    """
+    x, w, y, s = _arrays(x, w, y, intercept, sample_weight)
+    r = x @ w - y
+    return LossAndGrad(float(0.5 * np.sum(s * np.square(r).T)), x.T @ (s * r.T).T)
+
+
+def gradient_descent(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike,
+    learning_rate: npt.ArrayLike,
+    num_steps: int,
+    *,
+    intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
+    momentum: float = 0.0,
+) -> Descent:
+    """Full-batch gradient descent: v ← momentum·v - rateₜ·∇w(wₜ), wₜ₊₁ = wₜ + v, from v = 0.
+
+    `learning_rate` is a scalar or one rate per step. `losses` has num_steps + 1 entries:
+    losses[t] is the loss at wₜ, losses[0] the one before any step.
+
+    Raises:
+        ValueError: A negative number of steps, a schedule of another length than num_steps,
+            and what `linear_l2_loss` raises.
+
+    >>> gradient_descent([[1.0], [2.0]], [3.0], [2.0, 4.0], 0.1, 2)
+    Descent(w=array([2.25]), losses=array([2.5    , 0.625  , 0.15625]))
+    """
+    if num_steps < 0:
+        raise ValueError(f"num_steps must be >= 0, got {num_steps}")
+    rates = np.asarray(learning_rate, np.float64)
+    if rates.ndim != 0 and rates.shape != (num_steps,):
+        raise ValueError(
+            f"learning_rate must be a scalar or have shape [num_steps] = [{num_steps}], "
+            f"got shape {list(rates.shape)}"
+        )
+    weights = np.array(w, np.float64)
+    velocity = np.zeros_like(weights)
+    losses = []
+    for rate in np.broadcast_to(rates, num_steps):
+        loss, grad = linear_l2_loss_and_grad(
+            x, weights, y, intercept=intercept, sample_weight=sample_weight
+        )
+        losses.append(loss)
+        velocity = momentum * velocity - rate * grad
+        weights += velocity
+    losses.append(linear_l2_loss(x, weights, y, intercept=intercept, sample_weight=sample_weight))
+    return Descent(weights, np.array(losses))
+
+
+def least_squares(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Array:
+    """The weights of least loss, by LAPACK's SVD: where every descent should end.
+
+    Of all minimisers, the one of least norm. Columns are scaled to unit length for the
+    factorisation, which is what makes polynomials of degree 5 come out right.
+
+    >>> least_squares([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0], intercept=True).round(12)
+    array([1., 2.])
+    """
+    y = np.asarray(y, np.float64)
+    columns = np.shape(x)[-1] + int(intercept)
+    x, _, y, s = _arrays(x, np.zeros((columns, *y.shape[1:])), y, intercept, sample_weight)
+    root = np.sqrt(s)
+    x = root[:, None] * x
+    length = np.linalg.norm(x, axis=0)
+    length[length == 0] = 1.0
+    w = np.linalg.lstsq(x / length, (root * y.T).T, rcond=None)[0]
+    return np.asarray((w.T / length).T, np.float64)
+
+
+def _arrays(
+    x: npt.ArrayLike,
+    w: npt.ArrayLike,
+    y: npt.ArrayLike,
+    intercept: bool,
+    sample_weight: npt.ArrayLike | None,
+) -> tuple[Array, Array, Array, Array]:
+    """Everything as float64, the ones written out, shapes checked."""
+    x, w, y = (np.asarray(a, np.float64) for a in (x, w, y))
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape [n, d], got {list(x.shape)}")
+    n = x.shape[0]
+    if intercept:
+        x = np.concatenate([np.ones((n, 1)), x], axis=1)
+    if w.ndim not in (1, 2) or w.shape[0] != x.shape[1]:
+        raise ValueError(
+            f"w must have shape [{x.shape[1]}] or [{x.shape[1]}, k] "
+            f"for x of {x.shape[1]} columns{' with its intercept' if intercept else ''}, "
+            f"got {list(w.shape)}"
+        )
+    if y.shape != (n, *w.shape[1:]):
+        raise ValueError(f"y must have shape {[n, *w.shape[1:]]}, got {list(y.shape)}")
+    s = np.ones(n) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if s.shape != (n,):
+        raise ValueError(f"sample_weight must have shape [{n}], got {list(s.shape)}")
+    return x, w, y, s

@@ -1,0 +1,129 @@
+"""The definition of truth against exact rational arithmetic and NIST's certified solutions."""
+
+from fractions import Fraction
+
+import nist
+import numpy as np
+import pytest
+
+from linreg_ops import reference
+
+RNG = np.random.default_rng(20240501)
+
+
+def exact(x, w, y, s):
+    """Loss and gradient in rational arithmetic, straight from the formula."""
+    x, w, y = ([[Fraction(v) for v in row] for row in a.tolist()] for a in (x, w, y))
+    s = [Fraction(v) for v in s.tolist()]
+    n, d, k = len(x), len(w), len(y[0])
+    r = [[sum(x[i][j] * w[j][t] for j in range(d)) - y[i][t] for t in range(k)] for i in range(n)]
+    loss = sum(s[i] * r[i][t] ** 2 for i in range(n) for t in range(k)) / 2
+    grad = [[sum(x[i][j] * s[i] * r[i][t] for i in range(n)) for t in range(k)] for j in range(d)]
+    return float(loss), np.array(grad, np.float64).reshape(d, k)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_gradient_are_the_formula(intercept, weighted):
+    x, w, y = RNG.normal(size=(7, 3)), RNG.normal(size=(3 + intercept, 2)), RNG.normal(size=(7, 2))
+    s = RNG.uniform(size=7)
+    loss, grad = reference.linear_l2_loss_and_grad(
+        x, w, y, intercept=intercept, sample_weight=s if weighted else None
+    )
+    written_out = np.hstack([np.ones((7, 1)), x]) if intercept else x
+    true_loss, true_grad = exact(written_out, w, y, s if weighted else np.ones(7))
+    np.testing.assert_allclose(loss, true_loss, rtol=1e-14)
+    np.testing.assert_allclose(grad, true_grad, rtol=0, atol=1e-13)
+
+
+def test_one_target_may_drop_its_axis():
+    x, w, y = RNG.normal(size=(5, 2)), RNG.normal(size=2), RNG.normal(size=5)
+    loss, grad = reference.linear_l2_loss_and_grad(x, w, y)
+    wide = reference.linear_l2_loss_and_grad(x, w[:, None], y[:, None])
+    assert loss == pytest.approx(wide.loss, rel=1e-15)
+    np.testing.assert_allclose(grad, wide.grad[:, 0], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(0, 3, 2), (4, 0, 2), (4, 3, 0), (0, 0, 0)])
+def test_empty_sums_are_zero(n, d, k):
+    y = np.full((n, k), 2.0)
+    loss, grad = reference.linear_l2_loss_and_grad(np.ones((n, d)), np.zeros((d, k)), y)
+    assert loss == 2.0 * n * k
+    np.testing.assert_array_equal(grad, np.full((d, k), -2.0 * n))
+
+
+def test_descent_is_its_recurrence():
+    x, y = RNG.normal(size=(9, 2)), RNG.normal(size=9)
+    rates = [0.02, 0.05, 0.01]
+    w, losses = reference.gradient_descent(x, np.zeros(2), y, rates, 3, momentum=0.5)
+    expected, v = np.zeros(2), np.zeros(2)
+    for t, rate in enumerate(rates):
+        assert losses[t] == pytest.approx(0.5 * np.sum((x @ expected - y) ** 2), rel=1e-14)
+        v = 0.5 * v - rate * x.T @ (x @ expected - y)
+        expected = expected + v
+    np.testing.assert_allclose(w, expected, rtol=1e-13)
+    assert losses.shape == (4,)
+
+
+def test_descent_does_not_write_to_its_start():
+    start = np.ones(1)
+    reference.gradient_descent([[1.0]], start, [0.0], 0.1, 3)
+    assert start == 1.0
+
+
+@pytest.mark.parametrize("name", sorted(nist.EXACT))
+def test_nist_solution_is_where_the_gradient_vanishes(name):
+    x, y, intercept, w = nist.load(name)
+    loss, grad = reference.linear_l2_loss_and_grad(x, w, y, intercept=intercept)
+    columns = np.hstack([np.ones((len(x), 1)), x]) if intercept else x
+    # What rounding the coefficients to float64 and computing in it can leave of a zero.
+    rounding = np.abs(columns).T @ (np.abs(columns) @ np.abs(w) + np.abs(y))
+    assert np.all(np.abs(grad) <= 8 * np.finfo(np.float64).eps * rounding)
+    for j in range(len(w)):
+        elsewhere = w.copy()
+        elsewhere[j] *= 1.001
+        assert reference.linear_l2_loss(x, elsewhere, y, intercept=intercept) > loss
+
+
+# Correct digits, of 15: norris and noint1 are easy; the rest are there to be hard in float64.
+@pytest.mark.parametrize(
+    ("name", "digits"),
+    [("norris", 11), ("noint1", 13), ("longley", 10), ("wampler1", 9), ("wampler2", 11),
+     ("wampler3", 9)],
+)  # fmt: skip
+def test_least_squares_reaches_nist_solution(name, digits):
+    x, y, intercept, w = nist.load(name)
+    found = reference.least_squares(x, y, intercept=intercept)
+    np.testing.assert_allclose(found, w, rtol=10.0**-digits)
+
+
+def test_least_squares_weights_count_rows():
+    x, y = RNG.normal(size=(8, 2)), RNG.normal(size=(8, 3))
+    counts = np.array([0, 1, 2, 3, 1, 1, 0, 2])
+    repeated = reference.least_squares(x.repeat(counts, 0), y.repeat(counts, 0), intercept=True)
+    weighted = reference.least_squares(x, y, intercept=True, sample_weight=counts)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.ones(3)}, r"x must have shape \[n, d\], got \[3\]"),
+        ({"w": np.ones(3)}, r"w must have shape \[2\] or \[2, k\] for x of 2 columns, got \[3\]"),
+        ({"w": np.ones((2, 1, 1))}, r"w must have shape .*, got \[2, 1, 1\]"),
+        ({"w": np.ones(2), "intercept": True}, r"3 columns with its intercept, got \[2\]"),
+        ({"y": np.ones((4, 1))}, r"y must have shape \[4\], got \[4, 1\]"),
+        ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \[4\], got \[3\]"),
+    ],
+)
+def test_shapes_that_do_not_fit(arguments, message):
+    arguments = {"x": np.ones((4, 2)), "w": np.ones(2), "y": np.ones(4), **arguments}
+    with pytest.raises(ValueError, match=message):
+        reference.linear_l2_loss(**arguments)
+
+
+def test_descent_arguments():
+    with pytest.raises(ValueError, match="num_steps must be >= 0, got -1"):
+        reference.gradient_descent([[1.0]], [1.0], [1.0], 0.1, -1)
+    with pytest.raises(ValueError, match=r"\[num_steps\] = \[3\], got shape \[2\]"):
+        reference.gradient_descent([[1.0]], [1.0], [1.0], [0.1, 0.2], 3)
