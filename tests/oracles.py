@@ -68,7 +68,7 @@ def truth(x, w, y, *, intercept=False, sample_weight=None) -> Truth:
 
 
 def assert_within(result, exact, bound, *, stock=None, what="result"):
-    """`|result - exact| ≤ |stock - exact| + bound`, element by element, with the worst one named."""
+    """`|result - exact| ≤ |stock - exact| + bound` for every element; the worst one is named."""
     result, exact, bound = as_exact(result), as_exact(exact), as_exact(bound)
     assert result.shape == exact.shape, f"{what}: shape {result.shape}, needs {exact.shape}"
     # The smallest normal number of the narrowest type: below it, relative bounds mean nothing.

@@ -1,4 +1,4 @@
-"""The raw kernels, without TensorFlow: every instruction set and dtype, awkward shapes, bad input."""
+"""The raw kernels without TensorFlow: every instruction set, dtype, awkward shape and bad input."""
 
 import os
 import subprocess
@@ -229,7 +229,8 @@ def test_forked_child_computes():
         """
 import os, numpy as np
 from linreg_ops import kernels
-x = np.ones((100_000, 10), np.float32); w = np.ones(10, np.float32); y = np.zeros(100_000, np.float32)
+x, y = np.ones((100_000, 10), np.float32), np.zeros(100_000, np.float32)
+w = np.ones(10, np.float32)
 a = kernels.loss_and_grad(x, w, y, num_threads=2)
 if (pid := os.fork()) == 0:
     b = kernels.loss_and_grad(x, w, y, num_threads=2)

@@ -46,23 +46,28 @@ absl::Status MergeProblem(InferenceContext* c, int w_input, int y_input, int sam
   p->w = c->input(w_input);
   p->batch = c->UnknownShape();
   p->per_target = c->UnknownShape();
-  if (!c->WithRankAtLeast(p->x, 2, &p->x).ok()) {
+  // Failed checks reset their result: the shapes to name in an error stay in x and w until then.
+  ShapeHandle checked;
+  if (!c->WithRankAtLeast(p->x, 2, &checked).ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", c->DebugString(p->x)));
   }
   const std::string w_shape =
       intercept ? "[d + 1, k] or [d + 1] (intercept first)" : "[d, k] or [d]";
-  if (!c->WithRankAtLeast(p->w, 1, &p->w).ok()) {
+  p->x = checked;
+  if (!c->WithRankAtLeast(p->w, 1, &checked).ok()) {
     return Mismatch(c, "w must be " + w_shape, "w", p->w, p->x);
   }
+  p->w = checked;
   ShapeHandle y = y_input < 0 ? c->UnknownShape() : c->input(y_input);
   if (!c->RankKnown(p->w) && c->RankKnown(y)) p->w = c->UnknownShapeOfRank(c->Rank(y));
   if (!c->RankKnown(p->w)) return absl::OkStatus();
   const int rank = c->Rank(p->w);
   const int x_rank = rank == 1 ? 2 : rank;
-  if (!c->WithRank(p->x, x_rank, &p->x).ok()) {
+  if (!c->WithRank(p->x, x_rank, &checked).ok()) {
     return Mismatch(c, "w must have x's rank, or rank 1 with x of rank 2", "w", p->w, p->x);
   }
+  p->x = checked;
   const DimensionHandle n = c->Dim(p->x, -2), d = c->Dim(p->x, -1);
   DimensionHandle rows;
   TF_RETURN_IF_ERROR(c->Add(d, intercept ? 1 : 0, &rows));
@@ -128,9 +133,10 @@ absl::Status HessianVectorProductShape(InferenceContext* c) {
 absl::Status SavedGradientShape(InferenceContext* c) {
   ProblemShapes p;
   TF_RETURN_IF_ERROR(MergeProblem(c, 2, 3, 4, &p));
-  ShapeHandle grad = c->input(1);
-  if (!c->Merge(grad, p.w, &grad).ok())
-    return Mismatch(c, "grad must have w's shape", "grad", grad, p.x);
+  ShapeHandle grad;
+  if (!c->Merge(c->input(1), p.w, &grad).ok()) {
+    return Mismatch(c, "grad must have w's shape", "grad", c->input(1), p.x);
+  }
   c->set_output(0, grad);
   return absl::OkStatus();
 }

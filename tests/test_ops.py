@@ -1,0 +1,337 @@
+"""The ops against the stock composite, autodiff and extended-precision truth, in every mode."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracles import assert_within, problem, truth
+
+import linreg_ops as lo
+
+DTYPES = [
+    pytest.param(np.float32, np.float32, id="float32"),
+    pytest.param(np.float64, np.float64, id="float64"),
+    pytest.param(np.float16, np.float16, id="float16"),
+    pytest.param(np.float16, np.float32, id="float16-float32"),
+    pytest.param(tf.bfloat16.as_numpy_dtype, tf.bfloat16.as_numpy_dtype, id="bfloat16"),
+    pytest.param(tf.bfloat16.as_numpy_dtype, np.float32, id="bfloat16-float32"),
+]
+SHAPES = [(1, 1, 1), (50, 2, 1), (7, 3, 2), (33, 16, 5), (20, 4, 17), (301, 65, 3), (0, 3, 2)]
+SHAPES += [(4, 0, 2), (4, 3, 0), (0, 0, 0)]
+
+
+def stock(x, w, y, *, intercept=False, sample_weight=None):
+    """The unfused loss: what a user of TensorFlow writes."""
+    x = tf.cast(x, w.dtype)
+    if intercept:
+        ones = tf.ones([tf.shape(x)[0], 1], x.dtype)
+        x = tf.concat([ones, x], axis=1)
+    product = tf.linalg.matvec(x, w) if w.shape.rank == 1 else tf.matmul(x, w)
+    r = product - y
+    if sample_weight is None:
+        return tf.nn.l2_loss(r)
+    s = sample_weight if w.shape.rank == 1 else sample_weight[:, tf.newaxis]
+    return tf.reduce_sum(s * r * r) / 2
+
+
+def stock_loss_and_grad(x, w, y, **options):
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        loss = stock(x, w, y, **options)
+    return loss, tape.gradient(loss, w)
+
+
+def run_eager(function, x, w, y, options):
+    return function(x, w, y, **options)
+
+
+def run_function(function, x, w, y, options):
+    return tf.function(lambda x, w, y, s: function(x, w, y, **{**options, **s}))(
+        x, w, y, {key: options[key] for key in ("sample_weight",) if key in options}
+    )
+
+
+def run_unknown_shapes(function, x, w, y, options):
+    signature = [tf.TensorSpec(None, t.dtype) for t in (x, w, y)]
+    traced = tf.function(lambda x, w, y: function(x, w, y, **options), input_signature=signature)
+    return traced(x, w, y)
+
+
+def run_session(function, x, w, y, options):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        feeds = {
+            tf.compat.v1.placeholder(t.dtype, [None] * t.shape.rank): t.numpy() for t in (x, w, y)
+        }
+        options = {k: v.numpy() if isinstance(v, tf.Tensor) else v for k, v in options.items()}
+        return session.run(function(*feeds, **options), feeds)
+
+
+MODES = [run_eager, run_function, run_unknown_shapes, run_session]
+
+
+def tensors(
+    rng, n, d, k, *, rank_1=False, dtype=np.float32, w_dtype=None, intercept=False, weights=False
+):
+    x, w, y, s = problem(
+        rng,
+        n,
+        d,
+        None if rank_1 else k,
+        dtype=dtype,
+        w_dtype=w_dtype,
+        intercept=intercept,
+        weights=weights,
+    )
+    options = {"intercept": intercept}
+    if weights:
+        options["sample_weight"] = tf.constant(s)
+    return tf.constant(x), tf.constant(w), tf.constant(y), options
+
+
+def as_numpy(options):
+    return {k: v.numpy() if isinstance(v, tf.Tensor) else v for k, v in options.items()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("x_type", "w_type"), DTYPES)
+@pytest.mark.parametrize(
+    ("intercept", "weights"), [(False, False), (True, False), (False, True), (True, True)]
+)
+def test_loss_and_grad(rng, mode, x_type, w_type, intercept, weights):
+    for n, d, k in SHAPES:
+        for rank_1 in (False, True) if k == 1 else (False,):
+            x, w, y, options = tensors(
+                rng,
+                n,
+                d,
+                k,
+                rank_1=rank_1,
+                dtype=x_type,
+                w_dtype=w_type,
+                intercept=intercept,
+                weights=weights,
+            )
+            exact = truth(x.numpy(), w.numpy(), y.numpy(), **as_numpy(options))
+            stock_loss, stock_grad = stock_loss_and_grad(x, w, y, **options)
+            loss, grad = mode(lo.linear_l2_loss_and_grad, x, w, y, options)
+            alone = mode(lo.linear_l2_loss, x, w, y, options)
+            np.testing.assert_array_equal(alone, loss)
+            what = f"n={n}, d={d}, k={k}: "
+            assert_within(
+                loss,
+                np.sum(exact.loss),
+                np.sum(exact.loss_bound),
+                stock=stock_loss,
+                what=f"{what}loss",
+            )
+            assert_within(grad, exact.grad, exact.grad_bound, stock=stock_grad, what=f"{what}grad")
+            assert grad.dtype == w.dtype.as_numpy_dtype or grad.dtype == w.dtype
+            assert loss.dtype == grad.dtype
+
+
+@pytest.mark.parametrize("weights", [False, True], ids=["", "weights"])
+@pytest.mark.parametrize("intercept", [False, True], ids=["", "intercept"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_gradients_equal_autodiff_of_stock(rng, k, intercept, weights):
+    x, w, y, options = tensors(rng, 9, 4, k, dtype=np.float64, intercept=intercept, weights=weights)
+    variables = [x, w, y, *([options["sample_weight"]] if weights else [])]
+
+    def gradients(function):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(variables)
+            with tf.GradientTape() as inner:
+                inner.watch(variables)
+                loss = 3.0 * function(x, w, y, **options)
+            first = inner.gradient(loss, variables)
+            mixed = tf.add_n([tf.reduce_sum(tf.sin(g)) for g in first])
+        return first + outer.gradient(mixed, variables)
+
+    for ours, theirs in zip(gradients(lo.linear_l2_loss), gradients(stock), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("weights", [False, True], ids=["", "weights"])
+def test_both_outputs_are_differentiable(rng, weights):
+    x, w, y, options = tensors(rng, 9, 4, 2, dtype=np.float64, intercept=True, weights=weights)
+    variables = [x, w, y, *([options["sample_weight"]] if weights else [])]
+    ct = tf.constant(rng.standard_normal(w.shape))
+
+    def gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch(variables)
+            loss, grad = function(x, w, y, **options)
+            value = tf.sin(loss) + tf.reduce_sum(ct * grad)
+        return tape.gradient(value, variables)
+
+    ours = gradients(lo.linear_l2_loss_and_grad)
+    for mine, theirs in zip(ours, gradients(stock_loss_and_grad), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numeric_gradient(rng, dtype):
+    x, w, y, _ = tensors(rng, 6, 3, 2, dtype=dtype)
+    theoretical, numeric = tf.test.compute_gradient(lo.linear_l2_loss, [x, w, y], delta=2**-7)
+    for ours, difference in zip(theoretical, numeric, strict=True):
+        # The loss is quadratic: central differences of it have no error but rounding.
+        np.testing.assert_allclose(
+            ours, difference, atol=2**8 * np.finfo(dtype).eps * float(lo.linear_l2_loss(x, w, y))
+        )
+
+
+def test_v1_gradients(rng):
+    x, w, y, _ = (t.numpy() if isinstance(t, tf.Tensor) else t for t in tensors(rng, 9, 4, 2))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = [tf.compat.v1.placeholder_with_default(a, [None, None]) for a in (x, w, y)]
+        ours = tf.gradients(lo.linear_l2_loss(*variables), variables)
+        theirs = tf.gradients(stock(*variables), variables)
+        for mine, other in zip(*session.run([ours, theirs]), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=2e-5, atol=2e-5)
+
+
+def test_getting_started_program_with_one_line_swapped():
+    """The v1 program of the old notebook: same losses and betas, step by step."""
+    rng = np.random.default_rng(0)
+    x_data = np.stack([np.ones(50), np.linspace(-2, 4, 50)], axis=1) + rng.normal(size=(50, 1)) * [
+        0,
+        1,
+    ]
+    y_data = np.linspace(-6, 6, 50)[:, np.newaxis] + rng.normal(size=(50, 1))
+    start = rng.normal(scale=0.1, size=(2, 1))
+
+    def train(loss_of):
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            x = tf.constant(x_data, tf.float32)
+            y = tf.constant(y_data, tf.float32)
+            beta = tf.compat.v1.get_variable("beta", initializer=tf.constant(start, tf.float32))
+            loss = loss_of(x, beta, y)
+            update = tf.compat.v1.train.GradientDescentOptimizer(0.002).minimize(loss)
+            session.run(tf.compat.v1.global_variables_initializer())
+            history = []
+            for _ in range(50):
+                history.append(session.run([loss, beta]))
+                session.run(update)
+            return [np.array(h) for h in zip(*history, strict=True)]
+
+    losses, betas = train(lo.linear_l2_loss)
+    stock_losses, stock_betas = train(lambda x, beta, y: tf.nn.l2_loss(tf.matmul(x, beta) - y))
+    # 50 products of numbers near 6 are summed in float32: 50 roundings, each of the partial sum.
+    np.testing.assert_allclose(losses, stock_losses, rtol=50 * 2**-24)
+    np.testing.assert_allclose(betas, stock_betas, rtol=50 * 2**-24, atol=50 * 2**-24)
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("function", [lo.linear_l2_loss, lo.linear_l2_loss_and_grad])
+@pytest.mark.parametrize(
+    ("change", "shapes"),
+    [
+        ({"x": [4]}, r"x must be \[n, d\].* got shape \[4\]"),
+        ({"w": [2, 2]}, r"w must be \[d, k\].*w of shape \[2,2\] for x of shape \[4,3\]"),
+        ({"w": []}, r"w must .*got w of shape \[\] for x of shape \[4,3\]"),
+        ({"y": [5, 2]}, r"y must be \[n, k\].*y of shape \[5,2\] for x of shape \[4,3\]"),
+        ({"y": [4, 1]}, r"y must be \[n, k\].*y of shape \[4,1\].* w of shape \[3,2\]"),
+        ({"y": [4]}, r"y must be \[n, k\].*y of shape \[4\]"),
+        ({"w": [3], "y": [4, 1]}, r"y must be \[n\] .*y of shape \[4,1\]"),
+        ({"sample_weight": [5]}, r"sample_weight must be \[n\].* \[5\] for x of shape \[4,3\]"),
+        ({"sample_weight": [4, 1]}, r"sample_weight must be \[n\].* \[4,1\]"),
+        (
+            {"intercept": True},
+            r"w must be \[d \+ 1, k\].*w of shape \[3,2\] for x of shape \[4,3\]",
+        ),
+        ({"x": [2, 4, 3]}, r"w must have x's rank.*w of shape \[3,2\] for x of shape \[2,4,3\]"),
+        ({"x": [2, 4, 3], "w": [5, 3, 2], "y": [2, 4, 2]}, r"w must have x's leading dimensions"),
+    ],
+)
+def test_shape_errors(function, change, shapes):
+    shape_of = {"x": [4, 3], "w": [3, 2], "y": [4, 2], **change}
+    options = {"intercept": shape_of.pop("intercept", False)}
+    arguments = {name: tf.zeros(shape) for name, shape in shape_of.items()}
+    positional = [arguments.pop(name) for name in ("x", "w", "y")]
+    options.update(arguments)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=shapes):
+        function(*positional, **options)
+    with pytest.raises(ValueError, match=shapes):
+        tf.function(lambda: function(*positional, **options)).get_concrete_function()
+    # Shapes that are unknown while tracing: the same words when it runs.
+    unknown = tf.function(
+        lambda x, w, y: function(x, w, y, **options),
+        input_signature=[tf.TensorSpec(None, tf.float32)] * 3,
+    )
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match=shapes):
+        unknown(*positional)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"x": np.int32}, "x must be float32, float64, float16 or bfloat16, got int32"),
+        ({"w": np.float64}, "w must have x's dtype, float32, got float64"),
+        ({"y": np.float64}, "y must have w's dtype, float32, got float64"),
+        ({"sample_weight": np.float64}, "sample_weight must have w's dtype, float32, got float64"),
+        ({"x": np.float16, "w": np.float64}, "w must have x's dtype, float16 or float32, got"),
+    ],
+)
+@pytest.mark.parametrize("as_tensor", [False, True], ids=["numpy", "tensor"])
+def test_dtype_errors(change, error, as_tensor):
+    shapes = {"x": (4, 3), "w": (3, 2), "y": (4, 2), "sample_weight": (4,)}
+    arguments = {
+        name: np.zeros(shape, change.get(name, np.float32)) for name, shape in shapes.items()
+    }
+    if as_tensor:
+        arguments = {name: tf.constant(value) for name, value in arguments.items()}
+    with pytest.raises(TypeError, match=error):
+        lo.linear_l2_loss(**arguments)
+
+
+def test_lists_variables_and_numpy_are_taken():
+    w = tf.Variable([1.0, 1.0])
+    x = [[1.0, 2.0], [3.0, 4.0]]
+    assert float(lo.linear_l2_loss(x, w, [0, 0])) == 29.0
+    assert float(lo.linear_l2_loss(np.array(x), [1, 1], np.zeros(2))) == 29.0
+    with tf.GradientTape() as tape:
+        loss = lo.linear_l2_loss(x, w, [0.0, 0.0])
+    np.testing.assert_array_equal(tape.gradient(loss, w), [24.0, 34.0])
+
+
+def infer(x, w, y, *, intercept=False, s=None):
+    with tf.Graph().as_default():
+        x, w, y, *s = (
+            tf.compat.v1.placeholder(tf.float32, shape)
+            for shape in ([x, w, y] if s is None else [x, w, y, s])
+        )
+        out = lo.linear_l2_loss_and_grad(
+            x, w, y, intercept=intercept, sample_weight=s[0] if s else None
+        )
+        return out.grad.shape.as_list() if out.grad.shape.rank is not None else None
+
+
+def test_shape_inference():
+    assert infer([None, 3], [None, None], [None, 2]) == [3, 2]
+    assert infer([None, 3], [None, None], [None, 2], intercept=True) == [4, 2]
+    assert infer([None, None], [3, None], [7, None]) == [3, None]
+    assert infer(None, [3], None) == [3]
+    assert infer(None, None, [7, 2]) == [None, 2]
+    assert infer([5, 3], None, [5]) == [3]
+    assert infer([8, None, 3], None, [None, 5, 2]) == [8, 3, 2]
+    assert infer(None, None, None) is None
+
+
+def test_same_bits_for_any_number_of_threads(rng):
+    x, w, y, _ = problem(rng, 50_000, 30, 3)
+    results = []
+    for threads in (1, 2):
+        config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
+        config.device_count["CPU"] = 1
+        config.use_per_session_threads = True
+        with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session:
+            results.append(session.run(lo.linear_l2_loss_and_grad(x, w, y)))
+    assert results[0].loss == results[1].loss
+    np.testing.assert_array_equal(results[0].grad, results[1].grad)
+
+
+def test_slices_along_the_rows(rng):
+    x, w, y, _ = tensors(rng, 41, 3, 1)
+    for part, target in zip(tf.split(x, [1, 10, 30]), tf.split(y, [1, 10, 30]), strict=True):
+        exact = truth(part.numpy(), w.numpy(), target.numpy())
+        loss, grad = lo.linear_l2_loss_and_grad(part, w, target)
+        assert_within(loss, exact.loss[0], exact.loss_bound[0])
+        assert_within(grad, exact.grad, exact.grad_bound)
