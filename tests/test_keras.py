@@ -1,0 +1,275 @@
+"""The Keras model and layer give stock Keras' numbers, in one pass, wherever Keras takes them."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+import linreg_ops.keras as lk
+
+# Keras' own, on saving with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+N, D = 96, 5
+
+
+@pytest.fixture(autouse=True)
+def _float32_policy():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.normal(size=(N, D)).astype(np.float32)
+    y = (x @ rng.normal(size=(D, 2)) + 0.1 * rng.normal(size=(N, 2))).astype(np.float32)
+    return x, y, rng.uniform(size=N).astype(np.float32)
+
+
+def stock_twin(model, **options):
+    """A Dense layer with the model's weights."""
+    twin = keras.Sequential([keras.layers.Dense(model.units, use_bias=model.use_bias, **options)])
+    twin.build((None, D))
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def assert_same_training(model, twin, x, y, *, rtol=2e-6, **fit):
+    ours = model.fit(x, y, shuffle=False, verbose=0, **fit).history
+    stock = twin.fit(x, y, shuffle=False, verbose=0, **fit).history
+    assert ours.keys() == stock.keys()
+    for name, values in ours.items():
+        np.testing.assert_allclose(values, stock[name], rtol=rtol, err_msg=name)
+    for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_trains_as_dense_with_mse(dtype, use_bias, weighted, data):
+    keras.config.set_dtype_policy(dtype)
+    x, y, s = data
+    model = lk.LinearRegression(2, use_bias)
+    model.build((None, D))
+    twin = stock_twin(model)
+    for each in (model, twin):
+        each.compile(keras.optimizers.SGD(0.1), loss="mse", metrics=["mae"])
+    assert_same_training(
+        model,
+        twin,
+        x,
+        y,
+        epochs=3,
+        batch_size=36,  # not a divisor: the last batch is smaller
+        sample_weight=s if weighted else None,
+        validation_data=(x, y, s) if weighted else (x, y),
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", keras.optimizers.SGD(0.01, 0.9)])
+def test_any_optimizer(optimizer, data):
+    x, y, _ = data
+    model = lk.LinearRegression(2)
+    model.build((None, D))
+    twin = stock_twin(model)
+    config = keras.optimizers.serialize(keras.optimizers.get(optimizer))
+    for each in (model, twin):
+        each.compile(keras.optimizers.deserialize(config), loss="mse")
+    assert_same_training(model, twin, x, y, epochs=3, rtol=1e-4)
+
+
+def test_regularizer(data):
+    x, y, _ = data
+    model = lk.LinearRegression(2, kernel_regularizer=keras.regularizers.L2(0.1))
+    model.build((None, D))
+    twin = stock_twin(model, kernel_regularizer=keras.regularizers.L2(0.1))
+    for each in (model, twin):
+        each.compile(keras.optimizers.SGD(0.1), loss="mse")
+    assert_same_training(model, twin, x, y, epochs=3)
+
+
+def test_l2_is_half_the_sum(data):
+    x, y, s = data
+    model = lk.LinearRegression(2)
+    model.build((None, D))
+    twin = stock_twin(model)
+    model.compile(keras.optimizers.SGD(0.001), loss="l2")
+    twin.compile(keras.optimizers.SGD(0.001), loss=lk.L2Loss())
+    kernel, bias = model.get_weights()
+    loss = 0.5 * np.sum(s[:, None] * (x @ kernel + bias - y) ** 2)
+    assert model.evaluate(x, y, sample_weight=s, batch_size=N, verbose=0) == pytest.approx(
+        loss, rel=1e-5
+    )
+    assert_same_training(model, twin, x, y, epochs=3, sample_weight=s)
+    # The documented relation between the learning rates of the two losses.
+    mse = lk.LinearRegression(2)
+    mse.build((None, D))
+    mse.set_weights([kernel, bias])
+    mse.compile(keras.optimizers.SGD(0.1))
+    mse.train_on_batch(x, y)
+    model.set_weights([kernel, bias])
+    model.optimizer.learning_rate = 0.1 * 2 / (N * 2)
+    model.train_on_batch(x, y)
+    np.testing.assert_allclose(model.kernel, mse.kernel, rtol=1e-5)
+
+
+def test_one_target_without_its_axis(data):
+    x, y, s = data
+    a, b = lk.LinearRegression(), lk.LinearRegression()
+    for model in (a, b):
+        model.build((None, D))
+        model.compile(keras.optimizers.SGD(0.1))
+    b.set_weights(a.get_weights())
+    a.fit(x, y[:, 0], sample_weight=s, shuffle=False, verbose=0)
+    b.fit(x, y[:, :1], sample_weight=s[:, None], shuffle=False, verbose=0)
+    np.testing.assert_array_equal(a.kernel, b.kernel)
+
+
+@pytest.mark.parametrize("metrics", [[], ["mae"]])
+def test_one_pass_over_the_batch(metrics, data):
+    """The graph that ran has the fused op, and a matrix product for metrics alone."""
+    x, y, _ = data
+    model = lk.LinearRegression(2)
+    model.compile("sgd", metrics=metrics, jit_compile=False)
+    context.context().enable_run_metadata()
+    model.train_on_batch(x, y)
+    record = context.context().export_run_metadata()
+    context.context().disable_run_metadata()
+    graphs = [graph for function in record.function_graphs for graph in function.partition_graphs]
+    ran = {node.name: node.op for graph in graphs for node in graph.node}
+    assert list(ran.values()).count("Linreg>L2LossGrad") == 1
+    assert any("MatMul" in op for op in ran.values()) == bool(metrics)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l2"])
+def test_save_and_load(loss, data, tmp_path):
+    x, y, _ = data
+    model = lk.LinearRegression(2, kernel_regularizer="l2")
+    model.compile(keras.optimizers.Adam(0.01), loss=loss, metrics=["mae"])
+    model.fit(x, y, verbose=0)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    assert isinstance(loaded, lk.LinearRegression)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    assert loaded.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
+    # The optimizer's state came along: training goes on as if nothing had happened.
+    assert_same_training(loaded, model, x, y, rtol=0)
+
+
+def test_datasets_callbacks_and_steps_per_execution(data):
+    x, y, s = data
+    model = lk.LinearRegression(2)
+    model.compile(keras.optimizers.SGD(0.1), steps_per_execution=2)
+    batches = tf.data.Dataset.from_tensor_slices((x, y, s)).batch(24)
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=0)
+    assert (
+        len(
+            model.fit(batches, epochs=5, verbose=0, shuffle=False, callbacks=[stop]).history["loss"]
+        )
+        == 2
+    )
+
+
+def test_eagerly_and_in_a_graph_alike(data):
+    x, y, s = data
+    models = [lk.LinearRegression(2) for _ in range(2)]
+    for eager, model in enumerate(models):
+        model.build((None, D))
+        model.set_weights(models[0].get_weights())
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=bool(eager))
+    assert_same_training(*models, x, y, sample_weight=s, epochs=2)
+
+
+def test_mirrored_strategy_equals_one_machine(data):
+    x, y, s = data
+    model = lk.LinearRegression(2)
+    model.build((None, D))
+    model.compile(keras.optimizers.SGD(0.1))
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        mirrored = lk.LinearRegression(2)
+        mirrored.build((None, D))
+        mirrored.set_weights(model.get_weights())
+        mirrored.compile(keras.optimizers.SGD(0.1))
+    assert_same_training(mirrored, model, x, y, sample_weight=s, batch_size=32, epochs=2)
+
+
+def test_layer_in_a_network(data):
+    """A hidden layer below, symbolic inputs, gradients through both: as a stock network."""
+    x, y, _ = data
+    inputs, targets = keras.Input((D,)), keras.Input((2,))
+    hidden = keras.layers.Dense(3, activation="tanh")
+    outputs = lk.LinearOutput(2)(hidden(inputs), targets)
+    assert outputs.shape == (None, 2)
+    model = keras.Model([inputs, targets], outputs)
+    model.compile(keras.optimizers.SGD(0.1))
+    twin = keras.Sequential(
+        [keras.Input((D,)), keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(2)]
+    )
+    twin.set_weights(model.get_weights())
+    twin.compile(keras.optimizers.SGD(0.1), loss="mse")
+    fit = {"epochs": 3, "shuffle": False, "verbose": 0}
+    ours, stock = model.fit([x, y], **fit), twin.fit(x, y, **fit)
+    np.testing.assert_allclose(ours.history["loss"], stock.history["loss"], rtol=1e-5)
+    for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_layer_predicts_without_targets_and_saves(data, tmp_path):
+    x, y, _ = data
+    layer = lk.LinearOutput(2, loss="l2")
+    inputs = keras.Input((D,))
+    model = keras.Model(inputs, layer(inputs))
+    assert model.losses == []
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), x @ layer.kernel + layer.bias, rtol=1e-5, atol=1e-6
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[-1]
+    assert loaded.get_config()["loss"] == "l2"
+    kernel, bias = layer.get_weights()
+    layer(x, y)
+    half_sum = 0.5 * np.sum((x @ kernel + bias - y) ** 2)
+    assert float(layer.losses[0]) == pytest.approx(half_sum, rel=1e-5)
+
+
+def test_layer_weighs_its_samples(data):
+    x, y, s = data
+    layer = lk.LinearOutput(2)
+    layer(x, y, s)
+    kernel, bias = layer.get_weights()
+    mean = np.sum(s[:, None] * (x @ kernel + bias - y) ** 2) / (2 * N)
+    assert float(layer.losses[0]) == pytest.approx(mean, rel=1e-5)
+
+
+def test_errors(data):
+    x, y, s = data
+    for units in (0, -1, 2.0):
+        with pytest.raises(ValueError, match="units must be a positive integer"):
+            lk.LinearRegression(units)
+    with pytest.raises(ValueError, match=r"loss must be 'mse' .* or 'l2' .*, got 'mae'"):
+        lk.LinearRegression().compile("sgd", loss="mae")
+    with pytest.raises(ValueError, match="loss must be"):
+        lk.LinearOutput(loss="huber")
+    model = lk.LinearRegression(3)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"y must have shape \[n, units\] = \[n, 3\], got"):
+        model.train_on_batch(x, y)
+    model = lk.LinearRegression(2)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=r"sample_weight must have shape \[n\] or \[n, 1\]"):
+        model.train_on_batch(x, y, sample_weight=np.stack([s, s], 1))
+    with pytest.raises(ValueError, match=r"x must have shape \[n, d\] with d known"):
+        lk.LinearRegression().build((None, 3, 2))
+
+
+def test_another_backend_is_refused_clearly(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ImportError, match="Keras is on 'jax'. Set KERAS_BACKEND=tensorflow"):
+        importlib.reload(lk)
