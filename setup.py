@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,12 +40,17 @@ class CMakeBuild(build_ext):
     """One CMake build makes both libraries."""
 
     def run(self):
+        ninja = shutil.which("ninja")
+        if ninja is None or shutil.which("cmake") is None:
+            sys.exit("error: building linreg_ops needs CMake and Ninja: pip install cmake ninja")
         build = Path(self.build_temp).resolve()
         output = Path(self.get_ext_fullpath("linreg_ops._kernels")).resolve().parent
         arguments = [
             f"-S{ROOT}",
             f"-B{build}",
             "-GNinja",
+            # An isolated build's Ninja is gone the next time; the cache would remember it.
+            f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DLINREG_OPS_VERSION={self.distribution.get_version()}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
@@ -66,8 +72,6 @@ class CMakeBuild(build_ext):
     def cmake(arguments):
         try:
             subprocess.run(["cmake", *arguments], check=True)
-        except FileNotFoundError:
-            sys.exit("error: building linreg_ops needs CMake and Ninja: pip install cmake ninja")
         except subprocess.CalledProcessError as error:
             sys.exit(f"error: CMake stopped with code {error.returncode}; its message is above")
 

@@ -11,10 +11,10 @@ The L2 loss of a linear model and its gradient, ½‖XW - Y‖² and Xᵀ(XW - Y
 """
 
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
-if find_spec("linreg_ops._kernels") is None:
+if PathFinder.find_spec("linreg_ops._kernels", __path__) is None:
     raise ImportError(
         f"{__path__[0]} is the source folder of linreg_ops, without its compiled libraries: "
         "run `pip install -e .` there, or start Python in another folder to use the installed one"

@@ -4,9 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from . import _kernels
+
+# TensorFlow is imported inside the functions: its import brings in the ops (see __init__.py), and
+# they need this module complete.
 
 _OP_LIBRARY = Path(__file__).with_name("_ops.so")
 
@@ -35,6 +36,8 @@ def load() -> Any:
     Raises:
         ImportError: The library was built for another TensorFlow, or is missing.
     """
+    import tensorflow as tf
+
     # Checked before the library is opened: one for another version can abort the process.
     built = str(_kernels.build_config()["tensorflow_version"])
     if _minor(built) != _minor(tf.__version__):
@@ -64,6 +67,8 @@ def build_info() -> dict[str, Any]:
     >>> lo.build_info()["isa"] in lo.build_info()["isas"]
     True
     """
+    import tensorflow as tf
+
     return {
         **_kernels.build_config(),
         "tensorflow_running": tf.__version__,
