@@ -1,0 +1,41 @@
+"""Every example in the README and in a docstring runs."""
+
+import doctest
+import importlib
+import re
+
+import pytest
+
+import linreg_ops
+
+MODULES = [
+    "linreg_ops",
+    "linreg_ops._library",
+    "linreg_ops.estimator",
+    "linreg_ops.keras",
+    "linreg_ops.kernels",
+    "linreg_ops.ops",
+    "linreg_ops.reference",
+    "linreg_ops.training",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in linreg_ops.__all__ if callable(getattr(linreg_ops, n))]
+)
+def test_public_names_are_documented(name):
+    assert len(getattr(linreg_ops, name).__doc__.split()) > 5
+
+
+def test_readme(repository):
+    text = (repository / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
