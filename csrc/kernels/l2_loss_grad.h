@@ -123,6 +123,16 @@ struct Isa {
 };
 std::vector<Isa> Isas();
 
+// Every kernel there is: one row per instruction set and pair of types. Tests and benchmarks
+// iterate it.
+struct Variant {
+  const char* isa;
+  DType x_type;
+  DType w_type;
+  bool supported;
+};
+std::vector<Variant> Variants();
+
 // The instruction set in use: the best supported, or the one that the environment variable
 // LINREG_OPS_ISA names. An unknown or unsupported name is an error listing the valid ones.
 Status ActiveIsa(const char** name);

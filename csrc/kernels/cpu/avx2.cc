@@ -1,0 +1,23 @@
+// The kernels for AVX2 with FMA and F16C. Everything is local to this unit: compiled with its
+// flags, no inline function of it may be shared with others.
+#include <immintrin.h>
+
+#include "kernels/cpu/kernel.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
+
+#include "kernels/cpu/few_targets.h"
+#include "kernels/cpu/half.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/many_targets.h"
+#include "kernels/cpu/vec_avx2.h"
+#include "kernels/cpu/vec_common.h"
+
+}  // namespace
+
+const KernelTable& kAvx2Kernels = kTable;
+
+}  // namespace cpu
+}  // namespace linreg_ops

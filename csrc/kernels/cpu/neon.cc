@@ -1,0 +1,23 @@
+// The kernels for AArch64 NEON. Everything is local to this unit: compiled with its
+// flags, no inline function of it may be shared with others.
+#include <arm_neon.h>
+
+#include "kernels/cpu/kernel.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
+
+#include "kernels/cpu/few_targets.h"
+#include "kernels/cpu/half.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/many_targets.h"
+#include "kernels/cpu/vec_common.h"
+#include "kernels/cpu/vec_neon.h"
+
+}  // namespace
+
+const KernelTable& kNeonKernels = kTable;
+
+}  // namespace cpu
+}  // namespace linreg_ops

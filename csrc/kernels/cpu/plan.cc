@@ -1,0 +1,96 @@
+#include "kernels/cpu/plan.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
+
+constexpr std::int64_t kNarrow = 8;  // as in few_targets.h
+
+// Sizes that hold on every CPU of the last ten years, and not the ones of the CPU at hand: tiles
+// shape the sums, and so the bits.
+constexpr std::int64_t kFirstLevelCache = 24 << 10;
+constexpr std::int64_t kSecondLevelCache = 512 << 10;
+
+constexpr std::int64_t kMaxSlots = 256;
+// Less data than this is not worth a slot of its own.
+constexpr std::int64_t kMinSlotBytes = 256 << 10;
+// Waking a thread costs as much as reading this much.
+constexpr std::int64_t kBytesPerWorker = 512 << 10;
+
+std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
+
+// A tile is read twice and its second use must hit the first-level cache, or the second where
+// that would leave too few rows to share the loads of w and of the gradient.
+std::int64_t TileRows(std::int64_t row_bytes, std::int64_t d) {
+  if (d <= kNarrow) return 512;
+  const std::int64_t in_first = kFirstLevelCache / row_bytes;
+  const std::int64_t in_second = kSecondLevelCache / row_bytes;
+  if (in_first >= 8) return std::min<std::int64_t>(in_first / 8 * 8, 128);
+  return std::clamp<std::int64_t>(in_second, 2, 8);
+}
+
+// Slots are the unit of parallel work. Each leaves a partial gradient in double, which costs
+// 16·k bytes of traffic per column, so it should have enough rows to make that a few percent of
+// reading X; but a matrix of few long rows is cut finer, to give every thread work.
+std::int64_t SlotRows(const Shape& shape, std::int64_t x_size, std::int64_t row_bytes,
+                      std::int64_t tile_rows) {
+  const std::int64_t n = std::max<std::int64_t>(shape.n, 1);
+  std::int64_t rows =
+      std::max<std::int64_t>(512 / x_size * std::max<std::int64_t>(shape.k / 2, 1), 1);
+  rows = std::min(rows, std::max<std::int64_t>(CeilDiv(n, 16), 16));
+  rows = std::max(rows, kMinSlotBytes / row_bytes);
+  rows = std::max(rows, CeilDiv(n, kMaxSlots));
+  // Equal slots, made of whole tiles.
+  rows = CeilDiv(n, CeilDiv(n, rows));
+  return std::min(RoundUp(rows, tile_rows), RoundUp(n, 16));
+}
+
+}  // namespace
+
+Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads) {
+  const std::int64_t d = shape.d, k = std::max<std::int64_t>(shape.k, 1);
+  const std::int64_t x_size = static_cast<std::int64_t>(SizeOf(x_type));
+  const std::int64_t c_size = x_type == DType::kFloat64 ? 8 : 4;
+  const std::int64_t y_size = w_type == DType::kFloat64 ? 8 : 4;  // as widened in a tile
+  const std::int64_t lanes = 64 / c_size;
+  const std::int64_t row_bytes = std::max<std::int64_t>(d * x_size + k * y_size, 1);
+
+  Plan plan = {};
+  plan.tile_rows = TileRows(row_bytes, d);
+  plan.slot_rows = SlotRows(shape, x_size, row_bytes, plan.tile_rows);
+  const std::int64_t slots = std::max<std::int64_t>(CeilDiv(shape.n, plan.slot_rows), 1);
+  plan.padded_d = RoundUp(d, d <= kNarrow ? 8 : lanes);
+  plan.columns_per_task = std::max<std::int64_t>(RoundUp(CeilDiv(plan.padded_d, 256), 8), 4096);
+  plan.stages = 2;
+  plan.tasks[0] = static_cast<std::int32_t>(slots);
+  plan.tasks[1] = static_cast<std::int32_t>(
+      std::max<std::int64_t>(CeilDiv(plan.padded_d, plan.columns_per_task), 1));
+  const std::int64_t worth = shape.n * row_bytes / kBytesPerWorker;
+  plan.workers =
+      static_cast<int>(std::clamp<std::int64_t>(std::min(worth, slots), 1, std::max(threads, 1)));
+
+  std::int64_t bytes = 0;
+  const auto reserve = [&bytes](std::int64_t size) {
+    const std::int64_t offset = bytes;
+    bytes += RoundUp(size, 64);
+    return offset;
+  };
+  plan.weights_offset = reserve(d <= kNarrow ? 0 : k * plan.padded_d * c_size);
+  plan.partial_stride = RoundUp(2 * k, 8) + k * plan.padded_d;
+  plan.partials_offset = reserve(slots * plan.partial_stride * 8);
+  const std::int64_t tile = RoundUp(plan.tile_rows, 16);
+  const std::int64_t buffers = k * tile * (8 + c_size + y_size);
+  const std::int64_t sums =
+      d <= kNarrow ? d * tile * c_size + k * d * lanes * 8 : k * plan.padded_d * c_size;
+  plan.scratch_bytes = RoundUp(buffers + sums, 64);
+  plan.scratch_offset = reserve(plan.workers * plan.scratch_bytes);
+  plan.workspace_bytes = bytes;
+  return plan;
+}
+
+}  // namespace cpu
+}  // namespace linreg_ops

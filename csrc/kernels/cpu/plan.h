@@ -1,0 +1,21 @@
+// The cost model: from shape and types to tasks, tiles, workers and workspace.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel.h"
+
+namespace linreg_ops {
+namespace cpu {
+
+// Which tasks there are depends on shape and types alone; `threads` bounds the workers.
+Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads);
+Plan PlanManyTargets(const Shape& shape, DType x_type, DType w_type, int threads);
+
+inline Plan MakePlan(const Data& data, int threads) {
+  const bool few = data.shape.k <= kFewTargets;
+  return (few ? PlanFewTargets : PlanManyTargets)(data.shape, data.x_type, data.w_type, threads);
+}
+
+}  // namespace cpu
+}  // namespace linreg_ops

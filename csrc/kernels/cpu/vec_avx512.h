@@ -1,0 +1,131 @@
+// The vector vocabulary over AVX-512 (F, BW, DQ, VL). Included inside the unit's own namespace; the
+// other vec_*.h files define the same operations with the same results, bit for bit.
+//
+// The virtual vector is 64 bytes everywhere: 16 floats or 8 doubles. 16-bit types load as floats.
+
+struct F32x16 {
+  __m512 v;
+};
+struct F64x8 {
+  __m512d v;
+};
+
+// How many virtual accumulators the register file holds beside operands.
+constexpr int kAccumulators = 24;
+
+inline F32x16 Zero(F32x16) { return {_mm512_setzero_ps()}; }
+inline F64x8 Zero(F64x8) { return {_mm512_setzero_pd()}; }
+inline F32x16 Set(float a) { return {_mm512_set1_ps(a)}; }
+inline F64x8 Set(double a) { return {_mm512_set1_pd(a)}; }
+
+inline __m512 FromHalf(__m256i h) { return _mm512_cvtph_ps(h); }
+inline __m512 FromBFloat16(__m256i h) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+inline __m256i Bits16(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+inline F32x16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline F64x8 Load(const double* p) { return {_mm512_loadu_pd(p)}; }
+inline F32x16 Load(const Half* p) { return {FromHalf(Bits16(p))}; }
+inline F32x16 Load(const BFloat16* p) { return {FromBFloat16(Bits16(p))}; }
+
+// Lanes 0 ... m−1 from p, zeros after; reads nothing beyond p + m.
+inline F32x16 LoadFirst(const float* p, int m) {
+  return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << m) - 1), p)};
+}
+inline F64x8 LoadFirst(const double* p, int m) {
+  return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << m) - 1), p)};
+}
+inline F32x16 LoadFirst(const Half* p, int m) {
+  return {FromHalf(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << m) - 1), p))};
+}
+inline F32x16 LoadFirst(const BFloat16* p, int m) {
+  return {FromBFloat16(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << m) - 1), p))};
+}
+
+// All lanes are readable at p; lanes below `first` become zero.
+inline F32x16 LoadFrom(const float* p, int first) {
+  return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(0xffffu << first), p)};
+}
+inline F64x8 LoadFrom(const double* p, int first) {
+  return {_mm512_maskz_loadu_pd(static_cast<__mmask8>(0xffu << first), p)};
+}
+inline F32x16 LoadFrom(const Half* p, int first) {
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>(0xffffu << first), Load(p).v)};
+}
+inline F32x16 LoadFrom(const BFloat16* p, int first) {
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>(0xffffu << first), Load(p).v)};
+}
+
+// Eight elements as doubles.
+inline F64x8 LoadF64(const double* p) { return Load(p); }
+inline F64x8 LoadF64(const float* p) { return {_mm512_cvtps_pd(_mm256_loadu_ps(p))}; }
+inline F64x8 LoadF64(const Half* p) {
+  return {_mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F64x8 LoadF64(const BFloat16* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return {_mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)))};
+}
+
+inline void Store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
+inline void Store(double* p, F64x8 a) { _mm512_storeu_pd(p, a.v); }
+// Eight doubles, rounded to the type of p.
+inline void StoreF64(double* p, F64x8 a) { Store(p, a); }
+inline void StoreF64(float* p, F64x8 a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a.v)); }
+
+inline F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F64x8 Add(F64x8 a, F64x8 b) { return {_mm512_add_pd(a.v, b.v)}; }
+inline F64x8 Sub(F64x8 a, F64x8 b) { return {_mm512_sub_pd(a.v, b.v)}; }
+inline F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F64x8 Mul(F64x8 a, F64x8 b) { return {_mm512_mul_pd(a.v, b.v)}; }
+// a·b + c, rounded once.
+inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F64x8 Fma(F64x8 a, F64x8 b, F64x8 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+
+inline F64x8 Low(F32x16 a) { return {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v))}; }
+inline F64x8 High(F32x16 a) { return {_mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1))}; }
+
+// Lanes 0 ... m−1 of a, zeros after.
+inline F64x8 KeepFirst(F64x8 a, int m) {
+  return {_mm512_maskz_mov_pd(static_cast<__mmask8>((1u << m) - 1), a.v)};
+}
+
+// The even and the odd lanes of a followed by b.
+inline void Unzip(F32x16 a, F32x16 b, F32x16& even, F32x16& odd) {
+  const __m512i e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  even.v = _mm512_permutex2var_ps(a.v, e, b.v);
+  odd.v = _mm512_permutex2var_ps(a.v, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b.v);
+}
+inline void Unzip(F64x8 a, F64x8 b, F64x8& even, F64x8& odd) {
+  const __m512i e = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+  even.v = _mm512_permutex2var_pd(a.v, e, b.v);
+  odd.v = _mm512_permutex2var_pd(a.v, _mm512_add_epi64(e, _mm512_set1_epi64(1)), b.v);
+}
+
+// Rows of D elements, each spread to the next power of two P with zeros behind: lane i holds column
+// i % P of row i / P. Reads nothing beyond the rows.
+template <int D, int P, class T>
+inline F32x16 LoadRows(const T* p) {
+  if constexpr (D == P) {
+    return Load(p);
+  } else {
+    alignas(64) static constexpr RowTable<std::int32_t, 16, D, P> kTable;
+    const F32x16 packed = LoadFirst(p, 16 / P * D);
+    return {_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(kTable.mask),
+                                        _mm512_load_si512(kTable.index), packed.v)};
+  }
+}
+template <int D, int P>
+inline F64x8 LoadRows(const double* p) {
+  if constexpr (D == P) {
+    return Load(p);
+  } else {
+    alignas(64) static constexpr RowTable<std::int64_t, 8, D, P> kTable;
+    const F64x8 packed = LoadFirst(p, 8 / P * D);
+    return {_mm512_maskz_permutexvar_pd(static_cast<__mmask8>(kTable.mask),
+                                        _mm512_load_si512(kTable.index), packed.v)};
+  }
+}
+
+inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

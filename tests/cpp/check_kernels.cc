@@ -1,0 +1,421 @@
+// The kernels without Python, for sanitizers and bare machines: every variant against long double
+// truth over awkward shapes, the same bits on every instruction set with FMA and for any number of
+// threads, arrays that end (and begin) at an unmapped page, and a descent against its steps.
+//
+//     check_kernels [quick]
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "kernels/cpu/run_joined.h"
+#include "kernels/l2_loss_grad.h"
+
+namespace lo = linreg_ops;
+using lo::DType;
+
+namespace {
+
+int failures = 0;
+
+void Fail(const std::string& what) {
+  if (++failures <= 20) std::fprintf(stderr, "FAIL %s\n", what.c_str());
+}
+
+// ------------------------------------------------------------------ values of every element type
+
+double Get(DType type, const void* p, std::int64_t i) {
+  const auto from_bits = [](std::uint32_t bits) {
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+  };
+  switch (type) {
+    case DType::kFloat64: {
+      double v;
+      std::memcpy(&v, static_cast<const char*>(p) + 8 * i, 8);
+      return v;
+    }
+    case DType::kFloat32: {
+      float v;
+      std::memcpy(&v, static_cast<const char*>(p) + 4 * i, 4);
+      return v;
+    }
+    case DType::kBFloat16: {
+      std::uint16_t v;
+      std::memcpy(&v, static_cast<const char*>(p) + 2 * i, 2);
+      return from_bits(std::uint32_t{v} << 16);
+    }
+    case DType::kFloat16: {
+      std::uint16_t v;
+      std::memcpy(&v, static_cast<const char*>(p) + 2 * i, 2);
+      const int exponent = v >> 10 & 31, mantissa = v & 1023;
+      const double sign = (v & 0x8000) != 0 ? -1 : 1;
+      if (exponent == 31) return mantissa != 0 ? NAN : sign * INFINITY;
+      if (exponent == 0) return sign * std::ldexp(mantissa, -24);
+      return sign * std::ldexp(1024 + mantissa, exponent - 25);
+    }
+  }
+  return 0;
+}
+
+// Rounds to the type by trying both neighbours: slow, and unlike the kernels' own conversion.
+void Set(DType type, void* p, std::int64_t i, double value) {
+  if (type == DType::kFloat64) {
+    std::memcpy(static_cast<char*>(p) + 8 * i, &value, 8);
+  } else if (type == DType::kFloat32) {
+    const float v = static_cast<float>(value);
+    std::memcpy(static_cast<char*>(p) + 4 * i, &v, 4);
+  } else {
+    // Quarters in [-8, 8): exact in every 16-bit type.
+    const double q = std::round(std::clamp(value, -7.75, 7.75) * 4) / 4;
+    std::uint16_t bits = 0;
+    if (type == DType::kBFloat16) {
+      const float f = static_cast<float>(q);
+      std::uint32_t wide;
+      std::memcpy(&wide, &f, 4);
+      bits = static_cast<std::uint16_t>(wide >> 16);
+    } else if (q != 0) {
+      int exponent;
+      const double fraction = std::frexp(std::fabs(q), &exponent);  // [0.5, 1)
+      bits = static_cast<std::uint16_t>((q < 0 ? 0x8000 : 0) | (exponent + 14) << 10 |
+                                        (static_cast<int>(fraction * 2048) & 1023));
+    }
+    std::memcpy(static_cast<char*>(p) + 2 * i, &bits, 2);
+  }
+}
+
+double Roundoff(DType type) {
+  switch (type) {
+    case DType::kFloat64:
+      return 0x1p-53;
+    case DType::kFloat32:
+      return 0x1p-24;
+    case DType::kFloat16:
+      return 0x1p-11;
+    case DType::kBFloat16:
+      return 0x1p-8;
+  }
+  return 0;
+}
+
+// -------------------------------------------------------------- an array between unmapped pages
+
+// `bytes` that end right before an unmapped page, or begin right after one.
+class Guarded {
+ public:
+  Guarded(std::int64_t bytes, bool at_end) {
+    const std::int64_t page = sysconf(_SC_PAGESIZE);
+    const std::int64_t inner = (bytes + page - 1) / page * page;
+    size_ = static_cast<std::size_t>(inner + 2 * page);
+    base_ = static_cast<char*>(
+        mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mprotect(base_, static_cast<std::size_t>(page), PROT_NONE);
+    mprotect(base_ + page + inner, static_cast<std::size_t>(page), PROT_NONE);
+    data_ = base_ + page + (at_end ? inner - bytes : 0);
+  }
+  ~Guarded() { munmap(base_, size_); }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  char* base_;
+  char* data_;
+  std::size_t size_;
+};
+
+// ----------------------------------------------------------------------------------- one problem
+
+struct Case {
+  std::int64_t n, d, k;
+  bool intercept, weights, has_y;
+};
+
+std::string Describe(const Case& c, const lo::cpu::Variant& v) {
+  return std::string(v.isa) + " x=" + lo::NameOf(v.x_type) + " w=" + lo::NameOf(v.w_type) +
+         " n=" + std::to_string(c.n) + " d=" + std::to_string(c.d) + " k=" + std::to_string(c.k) +
+         (c.intercept ? " intercept" : "") + (c.weights ? " weights" : "") +
+         (c.has_y ? "" : " no y");
+}
+
+lo::cpu::Threads StdThreads(int count) {
+  lo::cpu::Threads threads;
+  threads.count = count;
+  threads.run = [](void*, int workers, void (*body)(void*), void* arg) {
+    std::vector<std::thread> others;
+    for (int i = 1; i < workers; ++i) others.emplace_back(body, arg);
+    body(arg);
+    for (std::thread& thread : others) thread.join();
+  };
+  return threads;
+}
+
+struct Arrays {
+  Case c;
+  DType x_type, w_type;
+  Guarded x, w, y, s;
+
+  Arrays(const Case& cs, DType xt, DType wt, bool at_end, unsigned seed)
+      : c(cs),
+        x_type(xt),
+        w_type(wt),
+        x(Bytes(xt, c.n * c.d), at_end),
+        w(Bytes(wt, (c.d + c.intercept) * c.k), at_end),
+        y(Bytes(wt, c.n * c.k), at_end),
+        s(Bytes(wt, c.n), at_end) {
+    std::mt19937 random(seed);
+    std::normal_distribution<double> normal;
+    for (std::int64_t i = 0; i < c.n * c.d; ++i) Set(xt, x.data(), i, normal(random));
+    for (std::int64_t i = 0; i < (c.d + c.intercept) * c.k; ++i) {
+      Set(wt, w.data(), i, normal(random));
+    }
+    for (std::int64_t i = 0; i < c.n * c.k; ++i) Set(wt, y.data(), i, normal(random));
+    for (std::int64_t i = 0; i < c.n; ++i) Set(wt, s.data(), i, std::fabs(normal(random)));
+  }
+
+  static std::int64_t Bytes(DType type, std::int64_t count) {
+    return static_cast<std::int64_t>(lo::SizeOf(type)) * count;
+  }
+
+  lo::Data data() const {
+    lo::Data data;
+    data.shape = {c.n, c.d, c.k, c.intercept};
+    data.x_type = x_type;
+    data.w_type = w_type;
+    data.x = x.data();
+    data.w = w.data();
+    data.y = c.has_y ? y.data() : nullptr;
+    data.sample_weight = c.weights ? s.data() : nullptr;
+    return data;
+  }
+};
+
+// Loss per target and gradient, as bytes in arrays that end at an unmapped page.
+struct Result {
+  std::string loss, grad;
+};
+
+Result Compute(const Arrays& arrays, const char* isa, int threads) {
+  const Case& c = arrays.c;
+  const lo::Data data = arrays.data();
+  const Guarded loss(Arrays::Bytes(arrays.w_type, c.k), true);
+  const Guarded grad(Arrays::Bytes(arrays.w_type, (c.d + c.intercept) * c.k), true);
+  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads);
+  const Guarded workspace((bytes + 63) / 64 * 64, true);
+  std::memset(workspace.data(), 0xff, static_cast<std::size_t>(bytes));  // NaNs, if anyone looks
+  lo::LossGrad out;
+  out.loss = loss.data();
+  out.loss_per_target = true;
+  out.grad = grad.data();
+  const lo::Status status =
+      lo::cpu::ComputeLossGrad(data, out, StdThreads(threads), workspace.data(), bytes, isa);
+  if (!status.ok()) Fail(status.message());
+  const auto text = [](const Guarded& array, std::int64_t size) {
+    return std::string(static_cast<const char*>(array.data()), static_cast<std::size_t>(size));
+  };
+  return {text(loss, Arrays::Bytes(arrays.w_type, c.k)),
+          text(grad, Arrays::Bytes(arrays.w_type, (c.d + c.intercept) * c.k))};
+}
+
+// Truth and bound: as tests/oracles.py has them.
+void CheckAgainstTruth(const Arrays& arrays, const Result& result, const std::string& what) {
+  using Real = long double;
+  const Case& c = arrays.c;
+  const std::int64_t bias = c.intercept ? 1 : 0, rows = c.d + bias;
+  const Real u_out = Roundoff(arrays.w_type);
+  const Real u = arrays.x_type == DType::kFloat64 ? 0x1p-53L : 0x1p-24L;
+  const auto size = static_cast<std::size_t>(rows * c.k);
+  std::vector<Real> grad(size), reach(size), spread(size), loss(static_cast<std::size_t>(c.k)),
+      slack(static_cast<std::size_t>(c.k));
+  for (std::int64_t i = 0; i < c.n; ++i) {
+    const Real s = c.weights ? Get(arrays.w_type, arrays.s.data(), i) : 1;
+    for (std::int64_t t = 0; t < c.k; ++t) {
+      const auto w = [&](std::int64_t j) {
+        return Get(arrays.w_type, arrays.w.data(), j * c.k + t);
+      };
+      const auto x = [&](std::int64_t j) {
+        return j < bias ? 1 : Get(arrays.x_type, arrays.x.data(), i * c.d + j - bias);
+      };
+      const Real y = c.has_y ? Get(arrays.w_type, arrays.y.data(), i * c.k + t) : 0;
+      Real r = -y, sum = std::fabs(y);
+      for (std::int64_t j = 0; j < rows; ++j) {
+        r += Real{x(j)} * w(j);
+        sum += std::fabs(Real{x(j)} * w(j));
+      }
+      const Real dr = static_cast<Real>(c.d + 2) * u * sum;
+      loss[static_cast<std::size_t>(t)] += s * r * r / 2;
+      slack[static_cast<std::size_t>(t)] += s * (std::fabs(r) * dr + dr * dr);
+      for (std::int64_t j = 0; j < rows; ++j) {
+        const auto at = static_cast<std::size_t>(j * c.k + t);
+        grad[at] += s * r * x(j);
+        reach[at] += std::fabs(s * r * x(j));
+        spread[at] += std::fabs(x(j)) * s * dr;
+      }
+    }
+  }
+  const Real chain = static_cast<Real>(std::min<std::int64_t>(c.n, 512));
+  for (std::int64_t t = 0; t < c.k; ++t) {
+    const auto at = static_cast<std::size_t>(t);
+    const Real got = Get(arrays.w_type, result.loss.data(), t);
+    const bool overflows = arrays.w_type == DType::kFloat16 && loss[at] > 65504;
+    if (overflows && got == INFINITY) continue;
+    // The loss is summed in double: exact enough for narrower types, a chain of its own for double.
+    const Real terms = arrays.w_type == DType::kFloat64 ? chain : 4;
+    if (!(std::fabs(got - loss[at]) <= slack[at] + (terms * u + u_out) * loss[at] + 1e-37L)) {
+      return Fail(what + ": loss " + std::to_string(static_cast<double>(got)) + " needs " +
+                  std::to_string(static_cast<double>(loss[at])));
+    }
+  }
+  for (std::size_t at = 0; at < size; ++at) {
+    const Real got = Get(arrays.w_type, result.grad.data(), static_cast<std::int64_t>(at));
+    const Real bound = spread[at] + chain * u * reach[at] + u_out * std::fabs(grad[at]) + 1e-37L;
+    if (!(std::fabs(got - grad[at]) <= bound)) {
+      return Fail(what + ": grad[" + std::to_string(at) + "] " +
+                  std::to_string(static_cast<double>(got)) + " needs " +
+                  std::to_string(static_cast<double>(grad[at])));
+    }
+  }
+}
+
+void CheckCase(const Case& c, bool truth, const std::vector<int>& thread_counts) {
+  const std::vector<lo::cpu::Variant> variants = lo::cpu::Variants();
+  struct Seen {
+    DType x, w;
+    Result result;
+  };
+  std::vector<Seen> seen;
+  for (const lo::cpu::Variant& variant : variants) {
+    if (!variant.supported) continue;
+    const std::string what = Describe(c, variant);
+    const bool fma = std::strcmp(variant.isa, "scalar") != 0;
+    Result first;
+    for (const bool at_end : {true, false}) {
+      const Arrays arrays(c, variant.x_type, variant.w_type, at_end, 7);
+      for (const int threads : thread_counts) {
+        const Result result = Compute(arrays, variant.isa, threads);
+        if (at_end && threads == thread_counts[0]) {
+          first = result;
+          if (truth) CheckAgainstTruth(arrays, result, what);
+        } else if (result.loss != first.loss || result.grad != first.grad) {
+          Fail(what + ": other bits with " + std::to_string(threads) + " threads");
+        }
+      }
+    }
+    if (!fma) continue;
+    for (const Seen& other : seen) {
+      if (other.x == variant.x_type && other.w == variant.w_type &&
+          (other.result.loss != first.loss || other.result.grad != first.grad)) {
+        Fail(what + ": other bits than another instruction set");
+      }
+    }
+    seen.push_back({variant.x_type, variant.w_type, first});
+  }
+}
+
+// A descent is its steps, bit for bit, for any number of threads.
+template <class C>
+void CheckDescent(const Case& c, double momentum, const char* isa) {
+  const DType type = sizeof(C) == 8 ? DType::kFloat64 : DType::kFloat32;
+  Arrays arrays(c, type, type, true, 11);
+  const lo::Data data = arrays.data();
+  const std::int64_t steps = 4, size = (c.d + c.intercept) * c.k;
+  const std::vector<double> rates = {0.01 / static_cast<double>(c.n + 1),
+                                     0.02 / static_cast<double>(c.n + 1), 1e-3, 1e-4};
+  std::vector<C> w(static_cast<std::size_t>(size)), v(w.size()), grad(w.size());
+  if (size > 0) std::memcpy(w.data(), arrays.w.data(), w.size() * sizeof(C));
+  std::vector<C> losses;
+  for (std::int64_t t = 0; t <= steps; ++t) {
+    lo::Data at = data;
+    at.w = w.data();
+    C loss;
+    lo::LossGrad out;
+    out.loss = &loss;
+    out.grad = grad.data();
+    const std::int64_t bytes = lo::cpu::WorkspaceBytes(at, 1);
+    const Guarded workspace((bytes + 63) / 64 * 64, true);
+    lo::cpu::ComputeLossGrad(at, out, {}, workspace.data(), bytes, isa);
+    losses.push_back(loss);
+    if (t == steps) break;
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      v[i] = static_cast<C>(momentum) * v[i] -
+             static_cast<C>(rates[static_cast<std::size_t>(t)]) * grad[i];
+      w[i] += v[i];
+    }
+  }
+  for (const int threads : {1, 2, 3, 5}) {
+    std::vector<C> got_w(w.size()), got(losses.size());
+    lo::Descent descent;
+    descent.num_steps = steps;
+    descent.rates = rates.data();
+    descent.num_rates = steps;
+    descent.momentum = momentum;
+    descent.w = got_w.data();
+    descent.losses = got.data();
+    const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads);
+    const Guarded workspace((bytes + 63) / 64 * 64, true);
+    const lo::Status status =
+        lo::cpu::ComputeDescent(data, descent, StdThreads(threads), workspace.data(), bytes, isa);
+    if (!status.ok()) Fail(status.message());
+    if (got != losses || got_w != w) {
+      Fail("descent " + Describe(c, {isa, type, type, true}) + " with " + std::to_string(threads) +
+           " threads differs from its steps");
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool quick = argc > 1 && std::string(argv[1]) == "quick";
+  const std::vector<std::int64_t> features = {0,  1,  2,  3,  4,  5,  6,  7,   8,   9,   13,  15,
+                                              16, 17, 24, 31, 32, 33, 64, 100, 129, 300, 1025};
+  for (const std::int64_t n : {0, 1, 2, 7, 8, 9, 15, 16, 17, 33, 130, 600}) {
+    for (const std::int64_t d : features) {
+      if (n * d > (quick ? 4000 : 40000)) continue;
+      for (const std::int64_t k : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33}) {
+        if (quick && (k == 6 || k == 16 || n == 15)) continue;
+        CheckCase({n, d, k, k % 2 == 1, (n + d + k) % 2 == 1, (n + d) % 5 != 0}, true, {1});
+      }
+    }
+  }
+  std::printf("shapes done, %d failures\n", failures);
+  for (const Case& c : std::vector<Case>{{40003, 1, 1, true, true, true},
+                                         {40003, 3, 1, false, true, true},
+                                         {20001, 17, 1, true, false, true},
+                                         {1001, 300, 1, true, true, true},
+                                         {37, 20011, 1, false, false, true},
+                                         {3, 70001, 1, false, true, true},
+                                         {20001, 5, 4, true, true, true},
+                                         {8001, 33, 8, true, true, true},
+                                         {2003, 40, 17, true, true, true}}) {
+    CheckCase(c, !quick || c.k == 1, {1, 2, 3, 7});
+  }
+  std::printf("threads done, %d failures\n", failures);
+  for (const lo::cpu::Isa& isa : lo::cpu::Isas()) {
+    if (!isa.supported) continue;
+    for (const Case& c : std::vector<Case>{{50, 2, 1, false, false, true},
+                                           {50, 1, 1, true, true, true},
+                                           {700, 10, 3, true, false, true},
+                                           {30001, 40, 1, true, true, true},
+                                           {301, 12, 11, true, true, true},
+                                           {0, 3, 1, false, false, true},
+                                           {5, 0, 2, true, false, true}}) {
+      for (const double momentum : {0.0, 0.9}) {
+        CheckDescent<float>(c, momentum, isa.name);
+        CheckDescent<double>(c, momentum, isa.name);
+      }
+    }
+  }
+  std::printf("%s: %d failures\n", failures == 0 ? "OK" : "FAILED", failures);
+  return failures == 0 ? 0 : 1;
+}
