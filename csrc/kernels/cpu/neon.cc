@@ -8,12 +8,14 @@ namespace linreg_ops {
 namespace cpu {
 namespace {
 
-#include "kernels/cpu/few_targets.h"
+// clang-format off: each builds on the ones before
 #include "kernels/cpu/half.h"
-#include "kernels/cpu/kernels.h"
-#include "kernels/cpu/many_targets.h"
 #include "kernels/cpu/vec_common.h"
 #include "kernels/cpu/vec_neon.h"
+#include "kernels/cpu/few_targets.h"
+#include "kernels/cpu/many_targets.h"
+#include "kernels/cpu/kernels.h"
+// clang-format on
 
 }  // namespace
 
