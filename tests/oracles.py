@@ -42,6 +42,8 @@ def truth(x, w, y, *, intercept=False, sample_weight=None) -> Truth:
     """Loss and gradient of ½ Σ s (xw - y)², with the bounds above for w's dtype."""
     out_type = np.asarray(w).dtype
     u_out = unit_roundoff(out_type)
+    # float16's smallest steps are not so small: half of 2^-24, where other types have 1e-45.
+    step = 2.0**-25 if out_type.name == "float16" else 0.0
     u = min(u_out, unit_roundoff(np.float32))
     x, w, y, s = map(as_exact, (x, w, y, sample_weight))
     n, d = x.shape
@@ -58,9 +60,12 @@ def truth(x, w, y, *, intercept=False, sample_weight=None) -> Truth:
     sr, sdr = s[:, None] * r, s[:, None] * dr
     loss = 0.5 * np.sum(sr * r, axis=0)
     grad = x.T @ sr
-    loss_bound = np.sum(np.abs(sr) * dr + sdr * dr, axis=0) + 4 * u * loss + u_out * loss
+    loss_bound = np.sum(np.abs(sr) * dr + sdr * dr, axis=0) + (4 * u + u_out) * loss + step
     grad_bound = (
-        np.abs(x).T @ sdr + min(n, CHAIN) * u * (np.abs(x).T @ np.abs(sr)) + u_out * np.abs(grad)
+        np.abs(x).T @ sdr
+        + min(n, CHAIN) * u * (np.abs(x).T @ np.abs(sr))
+        + u_out * np.abs(grad)
+        + step
     )
     if rank_1:
         return Truth(loss[0], grad[:, 0], loss_bound[0], grad_bound[:, 0])
