@@ -1,14 +1,12 @@
 // The ops on the CPU: TensorFlow's threads, allocator and cancellation around the kernels.
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <limits>
 
+#include "kernels/cpu/for_each_problem.h"
 #include "kernels/cpu/run_joined.h"
 #include "kernels/l2_loss_grad.h"
 #include "tensorflow/core/framework/cancellation.h"
 #include "tensorflow/core/framework/op_kernel.h"
-#include "tensorflow/core/platform/mutex.h"
 #include "tensorflow/core/platform/threadpool.h"
 #include "tensorflow/core/util/work_sharder.h"
 #include "tf/problem.h"
@@ -37,88 +35,19 @@ cpu::Threads IntraOpThreads(OpKernelContext* ctx) {
   return threads;
 }
 
-// Scratch memory for `slots` calls at a time: the stack for small problems, where an allocation
-// would cost more than the work, else TensorFlow's allocator.
-class Workspace {
- public:
-  absl::Status Allocate(OpKernelContext* ctx, std::int64_t bytes, std::int64_t slots) {
-    if (bytes > std::numeric_limits<std::int64_t>::max() / 2 / slots) {
-      return absl::ResourceExhaustedError("the workspace exceeds the address space");
-    }
-    bytes_ = (bytes + 63) / 64 * 64;
-    if (bytes_ * slots <= static_cast<std::int64_t>(sizeof(inline_))) {
-      base_ = inline_;
-      return absl::OkStatus();
-    }
-    absl::Status status =
-        ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({bytes_ * slots}), &tensor_);
-    if (status.ok()) base_ = static_cast<char*>(tensor_.data());
-    return status;
-  }
-  void* slot(std::int64_t index) const { return base_ + index * bytes_; }
-  std::int64_t bytes() const { return bytes_; }
-
- private:
-  alignas(64) char inline_[8192];
-  Tensor tensor_;
-  char* base_ = nullptr;
-  std::int64_t bytes_ = 0;
-};
-
-// Calls solve(index, threads, workspace, bytes) for every problem of a batch: many small ones side
-// by side, a thread each; otherwise one after the other with all threads. The bits are the same.
+// Calls solve for every problem of the batch, with the op's threads and TensorFlow's allocator.
 template <typename WorkspaceBytes, typename Solve>
 absl::Status ForEachProblem(OpKernelContext* ctx, const Problem& problem,
                             const WorkspaceBytes& workspace_bytes, const Solve& solve) {
-  const cpu::Threads threads = IntraOpThreads(ctx);
-  const Shape& shape = problem.first.shape;
-  // About what one thread does in the time that waking another takes.
-  constexpr double kSmallProblem = 1 << 18;
-  const double work = static_cast<double>(shape.n) * static_cast<double>(shape.weight_rows()) *
-                      static_cast<double>(shape.k);
-  const bool side_by_side = problem.batch > 1 && threads.count > 1 && work < kSmallProblem;
-  const bool worth_waking = work * static_cast<double>(problem.batch) >= kSmallProblem;
-  const int workers = side_by_side && worth_waking
-                          ? static_cast<int>(std::min<std::int64_t>(threads.count, problem.batch))
-                          : 1;
-  const int threads_each = side_by_side ? 1 : threads.count;
-
-  Workspace workspace;
-  absl::Status status =
-      workspace.Allocate(ctx, workspace_bytes(problem.first, threads_each), workers);
-  if (!status.ok()) return status;
-  if (!side_by_side) {
-    for (std::int64_t i = 0; i < problem.batch && status.ok(); ++i) {
-      status = ToAbsl(solve(i, threads, workspace.slot(0), workspace.bytes()));
-    }
-    return status;
-  }
-  struct Job {
-    const Solve& solve;
-    const Workspace& workspace;
-    const std::int64_t batch;
-    std::atomic<std::int64_t> next{0};
-    std::atomic<int> slot{0};
-    tensorflow::mutex mu;
-    absl::Status status;
-  } job{solve, workspace, problem.batch, {}, {}, {}, {}};
-  const auto body = [](void* arg) {
-    Job* job = static_cast<Job*>(arg);
-    void* scratch = job->workspace.slot(job->slot.fetch_add(1));
-    for (std::int64_t i; (i = job->next.fetch_add(1)) < job->batch;) {
-      Status status = job->solve(i, cpu::Threads(), scratch, job->workspace.bytes());
-      if (!status.ok()) {
-        tensorflow::mutex_lock lock(job->mu);
-        job->status.Update(ToAbsl(status));
-      }
-    }
+  Tensor workspace;
+  absl::Status allocated;
+  const auto allocate = [&](std::int64_t bytes) -> void* {
+    allocated = ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({bytes}), &workspace);
+    return allocated.ok() ? workspace.data() : nullptr;
   };
-  if (workers == 1) {
-    body(&job);
-  } else {
-    threads.run(threads.pool, workers, body, &job);
-  }
-  return job.status;
+  const Status status =
+      cpu::ForEachProblem(problem, IntraOpThreads(ctx), workspace_bytes, allocate, solve);
+  return allocated.ok() ? ToAbsl(status) : allocated;
 }
 
 class L2LossGradOp : public OpKernel {

@@ -30,11 +30,6 @@ absl::Status KernelType(tensorflow::DataType type, DType* out) {
   }
 }
 
-const void* Advance(const void* base, std::int64_t elements, DType type) {
-  if (base == nullptr) return nullptr;
-  return static_cast<const char*>(base) + elements * static_cast<std::int64_t>(SizeOf(type));
-}
-
 bool StartsWith(const TensorShape& shape, const TensorShape& prefix) {
   if (shape.dims() < prefix.dims()) return false;
   for (int i = 0; i < prefix.dims(); ++i) {
@@ -61,45 +56,30 @@ absl::Status ToAbsl(const Status& status) {
   return absl::InternalError(status.message());
 }
 
-Data Problem::at(std::int64_t index) const {
-  Data data = first;
-  const Shape& s = data.shape;
-  data.x = Advance(first.x, index * s.n * s.d, first.x_type);
-  data.w = Advance(first.w, index * s.weight_rows() * s.k, first.w_type);
-  data.y = Advance(first.y, index * s.n * s.k, first.w_type);
-  data.sample_weight = Advance(first.sample_weight, index * s.n, first.w_type);
-  return data;
-}
-
-void* Problem::Offset(void* base, std::int64_t index, std::int64_t elements) const {
-  return const_cast<void*>(Advance(base, index * elements, first.w_type));
-}
-
-absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
-                         const Tensor* sample_weight, bool intercept, Problem* problem) {
-  const auto mismatch = [&x](const std::string& what, const char* name, const Tensor& got) {
+absl::Status CheckShapes(const TensorShape& x, const TensorShape& w, const TensorShape* y,
+                         const TensorShape* sample_weight, bool intercept, Problem* problem) {
+  const auto mismatch = [&x](const std::string& what, const char* name, const TensorShape& got) {
     return absl::InvalidArgumentError(absl::StrCat(what, ", got ", name, " of shape ",
-                                                   got.shape().DebugString(), " for x of shape ",
-                                                   x.shape().DebugString()));
+                                                   got.DebugString(), " for x of shape ",
+                                                   x.DebugString()));
   };
   const int rank = w.dims();
   if (x.dims() < 2) {
     return absl::InvalidArgumentError(
-        absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", x.shape().DebugString()));
+        absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", x.DebugString()));
   }
   if (rank != x.dims() && !(rank == 1 && x.dims() == 2)) {
     return mismatch("w must have x's rank, or rank 1 with x of rank 2", "w", w);
   }
-  Data& data = problem->first;
-  Shape& shape = data.shape;
+  Shape& shape = problem->first.shape;
   shape.n = x.dim_size(x.dims() - 2);
   shape.d = x.dim_size(x.dims() - 1);
   shape.k = rank == 1 ? 1 : w.dim_size(rank - 1);
   shape.intercept = intercept;
-  problem->weight_shape = w.shape();
+  problem->weight_shape = w;
   for (int i = 0; i < x.dims() - 2; ++i) {
     problem->batch_shape.AddDim(x.dim_size(i));
-    problem->batch *= x.dim_size(i);
+    problem->count *= x.dim_size(i);
   }
 
   if (w.dim_size(rank == 1 ? 0 : rank - 2) != shape.weight_rows()) {
@@ -109,35 +89,46 @@ absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
                         : "w must be [d, k] or [d], with d the last dimension of x",
                     "w", w);
   }
-  if (!StartsWith(w.shape(), problem->batch_shape)) {
+  if (!StartsWith(w, problem->batch_shape)) {
     return mismatch("w must have x's leading dimensions", "w", w);
   }
   if (y != nullptr) {
     TensorShape expected = problem->batch_shape;
     expected.AddDim(shape.n);
     if (rank > 1) expected.AddDim(shape.k);
-    if (y->shape() != expected) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("y must be ", rank == 1 ? "[n]" : "[n, k]",
-                       " with n the rows of x and k the columns of w, got y of shape ",
-                       y->shape().DebugString(), " for x of shape ", x.shape().DebugString(),
-                       " and w of shape ", w.shape().DebugString()));
+    if (*y != expected) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "y must be ", rank == 1 ? "[n]" : "[n, k]",
+          " with n the rows of x and k the columns of w, got y of shape ", y->DebugString(),
+          " for x of shape ", x.DebugString(), " and w of shape ", w.DebugString()));
     }
-    data.y = y->data();
   }
   if (sample_weight != nullptr) {
     TensorShape expected = problem->batch_shape;
     expected.AddDim(shape.n);
-    if (sample_weight->shape() != expected) {
+    if (*sample_weight != expected) {
       return mismatch("sample_weight must be [n], one weight per row of x", "sample_weight",
                       *sample_weight);
     }
-    data.sample_weight = sample_weight->data();
   }
+  return absl::OkStatus();
+}
+
+absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
+                         const Tensor* sample_weight, bool intercept, Problem* problem) {
+  const auto shape_of = [](const Tensor* t) { return t == nullptr ? nullptr : &t->shape(); };
+  if (absl::Status s = CheckShapes(x.shape(), w.shape(), shape_of(y), shape_of(sample_weight),
+                                   intercept, problem);
+      !s.ok()) {
+    return s;
+  }
+  Data& data = problem->first;
   if (absl::Status s = KernelType(x.dtype(), &data.x_type); !s.ok()) return s;
   if (absl::Status s = KernelType(w.dtype(), &data.w_type); !s.ok()) return s;
   data.x = x.data();
   data.w = w.data();
+  if (y != nullptr) data.y = y->data();
+  if (sample_weight != nullptr) data.sample_weight = sample_weight->data();
   return ToAbsl(Validate(data));
 }
 
@@ -152,25 +143,35 @@ absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx, const Tensor** sa
   return absl::OkStatus();
 }
 
-absl::Status MakeDescent(const Tensor& learning_rate, const Tensor& num_steps,
-                         const Tensor& momentum, Descent* descent) {
-  const auto scalar = [](const char* name, const Tensor& t) {
-    return t.dims() == 0 ? absl::OkStatus()
-                         : absl::InvalidArgumentError(absl::StrCat(
-                               name, " must be a scalar, got shape ", t.shape().DebugString()));
-  };
-  if (absl::Status s = scalar("num_steps", num_steps); !s.ok()) return s;
-  if (absl::Status s = scalar("momentum", momentum); !s.ok()) return s;
-  descent->num_steps = num_steps.scalar<std::int64_t>()();
-  if (descent->num_steps < 0) {
+absl::Status CheckDescent(const TensorShape& learning_rate, std::int64_t num_steps,
+                          const TensorShape& momentum) {
+  if (momentum.dims() != 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("num_steps must not be negative, got ", descent->num_steps));
+        absl::StrCat("momentum must be a scalar, got shape ", momentum.DebugString()));
+  }
+  if (num_steps < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_steps must not be negative, got ", num_steps));
   }
   if (learning_rate.dims() > 1 ||
-      (learning_rate.dims() == 1 && learning_rate.dim_size(0) != descent->num_steps)) {
+      (learning_rate.dims() == 1 && learning_rate.dim_size(0) != num_steps)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("learning_rate must be a scalar or have num_steps=", descent->num_steps,
-                     " entries, got shape ", learning_rate.shape().DebugString()));
+        absl::StrCat("learning_rate must be a scalar or have num_steps=", num_steps,
+                     " entries, got shape ", learning_rate.DebugString()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MakeDescent(const Tensor& learning_rate, const Tensor& num_steps,
+                         const Tensor& momentum, Descent* descent) {
+  if (num_steps.dims() != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_steps must be a scalar, got shape ", num_steps.shape().DebugString()));
+  }
+  descent->num_steps = num_steps.scalar<std::int64_t>()();
+  if (absl::Status s = CheckDescent(learning_rate.shape(), descent->num_steps, momentum.shape());
+      !s.ok()) {
+    return s;
   }
   descent->rates = learning_rate.flat<double>().data();
   descent->num_rates = learning_rate.dims() == 0 ? 1 : descent->num_steps;

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "kernels/cpu/for_each_problem.h"
 #include "kernels/l2_loss_grad.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/tensor.h"
@@ -14,19 +15,20 @@ namespace linreg_ops {
 
 absl::Status ToAbsl(const Status& status);
 
-// A batch of problems of one shape, each contiguous, one behind the other.
-struct Problem {
-  Data first;
-  std::int64_t batch = 1;
+// A batch of problems, and the shapes of its results.
+struct Problem : Batch {
   tensorflow::TensorShape batch_shape;
   tensorflow::TensorShape weight_shape;
-
-  Data at(std::int64_t index) const;
-  // Element `index · elements` of an output of w's type.
-  void* Offset(void* base, std::int64_t index, std::int64_t elements) const;
 };
 
-// `y` and `sample_weight` may be null. The error names the argument, what it got and what it needs.
+// What the shapes alone say: sizes and shapes, no pointers. `y` and `sample_weight` may be null.
+// The error names the argument, what it got and what it needs.
+absl::Status CheckShapes(const tensorflow::TensorShape& x, const tensorflow::TensorShape& w,
+                         const tensorflow::TensorShape* y,
+                         const tensorflow::TensorShape* sample_weight, bool intercept,
+                         Problem* problem);
+
+// The whole problem, checked.
 absl::Status MakeProblem(const tensorflow::Tensor& x, const tensorflow::Tensor& w,
                          const tensorflow::Tensor* y, const tensorflow::Tensor* sample_weight,
                          bool intercept, Problem* problem);
@@ -34,6 +36,10 @@ absl::Status MakeProblem(const tensorflow::Tensor& x, const tensorflow::Tensor& 
 // The list input "sample_weight" holds none or one tensor.
 absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx,
                              const tensorflow::Tensor** sample_weight);
+
+// The shapes of learning_rate and momentum, and the value of num_steps.
+absl::Status CheckDescent(const tensorflow::TensorShape& learning_rate, std::int64_t num_steps,
+                          const tensorflow::TensorShape& momentum);
 
 // learning_rate, num_steps and momentum, from host memory; `descent` borrows learning_rate's data.
 absl::Status MakeDescent(const tensorflow::Tensor& learning_rate,
