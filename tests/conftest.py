@@ -1,5 +1,6 @@
 """Fixtures for every test: seeded randomness, and the installed package rather than the source."""
 
+import logging
 import os
 import sys
 import zlib
@@ -30,3 +31,29 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return ROOT
+
+
+@pytest.fixture
+def no_tensorflow_warnings():
+    """Fails the test if TensorFlow logs a warning; Python's own warnings are errors already."""
+    import tensorflow as tf
+
+    class Recorder(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__(level=logging.WARNING)
+            self.messages: list[str] = []
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.messages.append(record.getMessage())
+
+    recorder = Recorder()
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(recorder)
+    try:
+        yield
+    finally:
+        logger.removeHandler(recorder)
+        logger.setLevel(level)
+    assert not recorder.messages, recorder.messages
