@@ -271,5 +271,5 @@ def test_errors(data):
 
 def test_another_backend_is_refused_clearly(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ImportError, match="Keras is on 'jax'. Set KERAS_BACKEND=tensorflow"):
+    with pytest.raises(ImportError, match=r"Keras is on 'jax'\. Set KERAS_BACKEND=tensorflow"):
         importlib.reload(lk)

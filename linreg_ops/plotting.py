@@ -1,0 +1,199 @@
+"""Pictures of a fit: the data and its line, predictions against actual values, loss over steps.
+
+Figures are made without pyplot: nothing is shown, no global state changes, and no display is
+needed. A notebook shows a figure that is a cell's last expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Circle, FancyArrowPatch
+except ImportError as error:
+    raise ImportError(
+        'linreg_ops.plotting needs matplotlib. Install it with: pip install "linreg_ops[demo]"'
+    ) from error
+
+# Okabe and Ito's colours: distinct for colour-blind readers too.
+BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9A9A9A", "#2B2B2B"
+COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"]
+
+_STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E8E8E8",
+    "legend.frameon": False,
+    "legend.handlelength": 2.8,
+    "font.size": 10.5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "savefig.dpi": 200,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The package's look, for the figures made inside."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def plot_line(
+    axes: Axes,
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    lines: Mapping[str, tuple[float, float]],
+) -> None:
+    """The points and, over them, each (intercept, slope) of `lines` under its name.
+
+    Args:
+        axes: Where to draw.
+        x: `[n]`.
+        y: `[n]`.
+        lines: The first is drawn solid; those after it dashed, as a comparison.
+    """
+    x, y = np.ravel(x), np.ravel(y)
+    axes.scatter(x, y, s=26, color=GREY, edgecolor="white", linewidth=0.6, label="data")
+    ends = np.array([x.min(), x.max()]) if len(x) else np.zeros(2)
+    for i, (name, (intercept, slope)) in enumerate(lines.items()):
+        axes.plot(
+            ends,
+            intercept + slope * ends,
+            label=f"{name}: y = {slope:.3g} x {'-' if intercept < 0 else '+'} {abs(intercept):.3g}",
+            color=COLOURS[i % len(COLOURS)],
+            linewidth=3 if i == 0 else 1.6,
+            linestyle="-" if i == 0 else (0, (5, 3)),
+            zorder=3 + i,
+        )
+    axes.set(xlabel="x", ylabel="y", title="Data and fitted line")
+    axes.legend(loc="upper left")
+
+
+def plot_predictions(axes: Axes, actual: npt.ArrayLike, predicted: npt.ArrayLike) -> None:
+    """Predicted against actual values, with the diagonal where they agree.
+
+    Args:
+        axes: Where to draw.
+        actual: `[n]`.
+        predicted: `[n]`.
+    """
+    actual, predicted = np.ravel(actual), np.ravel(predicted)
+    everything = np.concatenate([actual, predicted])
+    low, high = (everything.min(), everything.max()) if len(everything) else (0.0, 1.0)
+    margin = 0.04 * (high - low) or 1.0
+    limits = (low - margin, high + margin)
+    axes.plot(limits, limits, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.scatter(
+        actual, predicted, s=22, color=BLUE, alpha=0.65, edgecolor="white", linewidth=0.5, zorder=3
+    )
+    axes.set(xlim=limits, ylim=limits, xlabel="actual", ylabel="predicted")
+    axes.set_title("Predicted against actual")
+
+
+def plot_losses(
+    axes: Axes, losses: Mapping[str, npt.ArrayLike], floor: float | None = None
+) -> None:
+    """Loss over steps, one curve per name.
+
+    The first is a broad band under the others, which then are visible where they agree with it.
+
+    Args:
+        axes: Where to draw.
+        losses: For each name the loss before the first step and after each one.
+        floor: The least loss that there is, drawn as a line.
+    """
+    if floor is not None:
+        axes.axhline(floor, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label="least squares")
+    dashes: list[Any] = ["-", (0, (4, 4)), (0, (1, 3)), (4, (3, 5))]
+    for i, (name, values) in enumerate(losses.items()):
+        values = np.asarray(values)
+        band = i == 0 and len(losses) > 1
+        axes.plot(
+            np.arange(len(values)),
+            values,
+            label=name,
+            color="#BFD9EA" if band else COLOURS[i % len(COLOURS)],
+            linewidth=8 if band else 2,
+            linestyle=dashes[i % len(dashes)],
+            solid_capstyle="round",
+            zorder=3 + i,
+        )
+    if all(np.all(np.asarray(values) > 0) for values in losses.values()):
+        axes.set_yscale("log")
+    if max((np.size(values) for values in losses.values()), default=0) > 200:
+        axes.set_xscale("symlog", linthresh=10)  # the first steps are where most happens
+    axes.set(xlabel="step", ylabel="loss  ½ Σ (xw - y)²", title="Loss over steps")
+    if losses:
+        axes.legend(loc="upper right")
+
+
+def plot_network(axes: Axes, inputs: Sequence[str], output: str = "ŷ") -> None:
+    """The network that linear regression is: one neuron, a weight on each input, no activation.
+
+    Args:
+        axes: Where to draw.
+        inputs: Their names, top to bottom; "1" is the constant that carries the intercept.
+        output: The output's name.
+    """
+    heights = np.linspace(1, -1, len(inputs)) * 0.55 * (len(inputs) - 1)
+    for i, (name, height) in enumerate(zip(inputs, heights, strict=True)):
+        arrow = FancyArrowPatch(
+            (0, height), (3, 0), shrinkA=24, shrinkB=34, arrowstyle="-|>", mutation_scale=16,
+            color=INK, linewidth=1.4,
+        )  # fmt: skip
+        axes.add_patch(arrow)
+        axes.add_patch(Circle((0, height), 0.3, facecolor="#E3EEF6", edgecolor=BLUE, linewidth=1.8))
+        axes.text(0, height, name, ha="center", va="center", fontsize=13)
+        axes.text(
+            1.15, height * 0.62 + 0.09, f"$w_{i}$", ha="center", va="bottom", fontsize=13,
+            color=BLUE,
+        )  # fmt: skip
+    axes.add_patch(Circle((3, 0), 0.42, facecolor="#FBE9DD", edgecolor=ORANGE, linewidth=1.8))
+    axes.text(3, 0, "Σ", ha="center", va="center", fontsize=17)
+    axes.annotate(
+        output, (3.45, 0), (4.5, 0), ha="center", va="center", fontsize=14,
+        arrowprops={"arrowstyle": "<|-", "color": INK, "linewidth": 1.4, "mutation_scale": 16},
+    )  # fmt: skip
+    edge = 0.55 * (len(inputs) - 1) + 0.5
+    axes.set(xlim=(-0.6, 4.9), ylim=(-edge, edge), aspect="equal")
+    axes.axis("off")
+
+
+def figure(
+    panels: int = 1, *, width: float = 5.6, height: float = 4.4
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `panels` axes side by side, each `width` by `height` inches.
+
+    >>> from linreg_ops.plotting import figure, plot_losses
+    >>> picture, [axes] = figure()
+    >>> plot_losses(axes, {"stock": [4.0, 2.0, 1.0]})
+    >>> axes.get_yscale()
+    'log'
+    """
+    with style():
+        made = Figure(figsize=(panels * width, height), layout="constrained")
+        axes = list(made.subplots(1, panels, squeeze=False)[0])
+    return made, axes
+
+
+def save(picture: Figure, path: Any) -> None:
+    """Writes the figure in the format that the file's suffix names."""
+    with style():
+        picture.savefig(path)

@@ -1,0 +1,100 @@
+"""Figures hold what they were given. That they please is for eyes."""
+
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from linreg_ops import plotting
+
+
+def curves(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def test_line_plot():
+    _, [axes] = plotting.figure()
+    x, y = np.array([[0.0], [1.0], [4.0]]), np.array([1.0, 2.0, 3.0])
+    plotting.plot_line(axes, x, y, {"ours": (1.0, 2.0), "theirs": (-1.5, 2.0)})
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.column_stack([x, y]))
+    lines = curves(axes)
+    assert list(lines) == ["ours: y = 2 x + 1", "theirs: y = 2 x - 1.5"]
+    np.testing.assert_array_equal(lines["ours: y = 2 x + 1"].get_ydata(), [1.0, 9.0])
+
+
+def test_predictions_plot():
+    _, [axes] = plotting.figure()
+    plotting.plot_predictions(axes, [1.0, 2.0], [1.5, 3.0])
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), [[1.0, 1.5], [2.0, 3.0]])
+    assert axes.get_xlim() == axes.get_ylim()
+    assert axes.get_xlim()[0] < 1.0
+    assert axes.get_xlim()[1] > 3.0
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(1.0, "log"), (0.0, "linear")])
+def test_losses_plot(lowest, scale):
+    _, [axes] = plotting.figure()
+    plotting.plot_losses(axes, {"a": [4.0, 2.0, lowest], "b": [4.0, 3.0]}, floor=0.5)
+    lines = curves(axes)
+    assert list(lines) == ["least squares", "a", "b"]
+    np.testing.assert_array_equal(lines["a"].get_xdata(), [0, 1, 2])
+    np.testing.assert_array_equal(lines["b"].get_ydata(), [4.0, 3.0])
+    assert axes.get_yscale() == scale
+
+
+def test_long_losses_spread_their_first_steps():
+    _, [axes] = plotting.figure()
+    plotting.plot_losses(axes, {"a": np.linspace(2, 1, 501)})
+    assert axes.get_xscale() == "symlog"
+
+
+def test_network_plot():
+    _, [axes] = plotting.figure()
+    plotting.plot_network(axes, ["1", "x"])
+    texts = {text.get_text() for text in axes.texts}
+    assert {"1", "x", "Σ", "ŷ", "$w_0$", "$w_1$"} <= texts
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_save(suffix, tmp_path):
+    with plotting.style():
+        picture, (left, right) = plotting.figure(2)
+        plotting.plot_predictions(left, [1.0, 2.0], [1.5, 3.0])
+        plotting.plot_losses(right, {"a": [2.0, 1.0]})
+        path = tmp_path / f"picture.{suffix}"
+        plotting.save(picture, path)
+    if suffix == "png":
+        assert imread(path).shape[:2] == (880, 2240)
+    else:
+        assert path.stat().st_size > 1000
+
+
+def test_empty_data_is_no_error(tmp_path):
+    with plotting.style():
+        picture, (a, b, c) = plotting.figure(3)
+        plotting.plot_line(a, np.zeros((0, 1)), [], {"line": (0.0, 1.0)})
+        plotting.plot_predictions(b, [], [])
+        plotting.plot_losses(c, {})
+        plotting.save(picture, tmp_path / "picture.png")
+
+
+def test_leaves_the_callers_settings_alone():
+    before = dict(mpl.rcParams)
+    with plotting.style():
+        plotting.figure()
+    assert dict(mpl.rcParams) == before
+
+
+def test_without_matplotlib_says_what_to_install():
+    program = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "try: import linreg_ops.plotting\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd="/", capture_output=True, text=True
+    )
+    assert 'pip install "linreg_ops[demo]"' in done.stdout
