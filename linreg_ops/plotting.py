@@ -39,7 +39,7 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#E8E8E8",
     "legend.frameon": False,
-    "legend.handlelength": 2.8,
+    "legend.handlelength": 2.4,
     "font.size": 10.5,
     "text.color": INK,
     "xtick.color": INK,
@@ -83,6 +83,8 @@ def plot_line(
             zorder=3 + i,
         )
     axes.set(xlabel="x", ylabel="y", title="Data and fitted line")
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(top=top + 0.07 * (1 + len(lines)) * (top - bottom))  # room for the legend
     axes.legend(loc="upper left")
 
 
@@ -121,27 +123,36 @@ def plot_losses(
     """
     if floor is not None:
         axes.axhline(floor, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label="least squares")
-    dashes: list[Any] = ["-", (0, (4, 4)), (0, (1, 3)), (4, (3, 5))]
+    overlays = len(losses) - 1
     for i, (name, values) in enumerate(losses.items()):
         values = np.asarray(values)
-        band = i == 0 and len(losses) > 1
+        band = i == 0 and overlays > 0
+        # Interleaved dashes: each curve has its own places to show where all coincide.
+        dashes: Any = (4 * i, (4, 4 * (overlays - 1)))
         axes.plot(
             np.arange(len(values)),
             values,
             label=name,
             color="#BFD9EA" if band else COLOURS[i % len(COLOURS)],
             linewidth=8 if band else 2,
-            linestyle=dashes[i % len(dashes)],
+            linestyle="-" if band or overlays < 2 else dashes,
             solid_capstyle="round",
             zorder=3 + i,
         )
     if all(np.all(np.asarray(values) > 0) for values in losses.values()):
         axes.set_yscale("log")
-    if max((np.size(values) for values in losses.values()), default=0) > 200:
-        axes.set_xscale("symlog", linthresh=10)  # the first steps are where most happens
+    steps = max((np.size(values) for values in losses.values()), default=1) - 1
+    if steps > 200:  # the first steps are where most happens
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xlim(-0.15, 1.3 * steps)
+        axes.set_xticks([0, *10 ** np.arange(int(np.log10(steps)) + 1)])
+        axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set(xlabel="step", ylabel="loss  ½ Σ (xw - y)²", title="Loss over steps")
     if losses:
-        axes.legend(loc="upper right")
+        legend = axes.legend(loc="upper right")
+        for handle, curve in zip(legend.get_lines(), axes.get_lines(), strict=True):
+            if curve.get_label() in losses:
+                handle.set_linestyle("-")
 
 
 def plot_network(axes: Axes, inputs: Sequence[str], output: str = "ŷ") -> None:
