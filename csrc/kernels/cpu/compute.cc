@@ -80,7 +80,7 @@ struct Evaluation {
   void RunAlone() {
     kernel->prepare(problem, plan, workspace);
     for (int s = 0; s < plan.stages; ++s) {
-      for (int task = 0; task < plan.tasks[s]; ++task) {
+      for (int task = 0; task < TasksOf(plan, s); ++task) {
         kernel->run(problem, plan, workspace, s, task, 0);
       }
     }
@@ -139,7 +139,7 @@ void RunTogether(Evaluation& evaluation, const Threads& threads) {
   };
   work.next = [](void* self) {
     Evaluation& e = *static_cast<Evaluation*>(self);
-    return ++e.stage == e.plan.stages ? 0 : static_cast<int>(e.plan.tasks[e.stage]);
+    return ++e.stage == e.plan.stages ? 0 : TasksOf(e.plan, e.stage);
   };
   Stages stages(work, evaluation.plan.tasks[0]);
   threads.run(threads.pool, evaluation.plan.workers, Stages::Body, &stages);
@@ -205,7 +205,7 @@ struct DescentLoop {
     do {
       Begin();
       for (int stage = 0; stage < e.plan.stages; ++stage) {
-        for (int task = 0; task < e.plan.tasks[stage]; ++task) {
+        for (int task = 0; task < TasksOf(e.plan, stage); ++task) {
           e.kernel->run(e.problem, e.plan, e.workspace, stage, task, 0);
         }
       }
@@ -229,7 +229,7 @@ struct DescentLoop {
         if (!loop.Step()) return 0;
         loop.Begin();
       }
-      return static_cast<int>(e.plan.tasks[e.stage]);
+      return TasksOf(e.plan, e.stage);
     };
     Stages stages(work, evaluation.plan.tasks[0]);
     threads.run(threads.pool, evaluation.plan.workers, Stages::Body, &stages);

@@ -9,7 +9,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
+#include "kernels/cpu/many_targets_plan.h"
 #include "kernels/l2_loss_grad.h"  // DType
 
 namespace linreg_ops {
@@ -37,10 +40,9 @@ struct Problem {
 // What to do in which order, a function of shape and types; only `workers` and the size of the
 // workspace depend on the number of threads.
 struct Plan {
-  static constexpr int kMaxStages = 4;
   static constexpr int kMaxTasks = 32767;  // per stage
   int stages;
-  std::int32_t tasks[kMaxStages];
+  std::int32_t tasks[3];         // stages beyond the third repeat the second and third in turn
   int workers;                   // bodies worth running at a time, 1 ... threads
   std::int64_t workspace_bytes;  // 64-byte aligned
 
@@ -55,8 +57,7 @@ struct Plan {
   std::int64_t scratch_offset;  // [workers][scratch_bytes]
   std::int64_t scratch_bytes;
 
-  // Many targets: free for many_targets*.h.
-  std::int64_t many[16];
+  ManyTargetsPlan many;
 };
 
 constexpr std::int64_t kFewTargets = 8;

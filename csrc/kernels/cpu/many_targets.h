@@ -1,42 +1,180 @@
-// Loss and gradient for more than kFewTargets targets: a correct placeholder, one row at a time in
-// double. Included inside the unit's own namespace.
+// Loss and gradient for more than kFewTargets targets: two matrix products that share X.
+//
+// A chunk of rows (chunk_rows) is multiplied by W into residuals R that stay in the cache, and R by
+// the same rows of X into the gradient. Every element of R is a sum over parts of `depth` features,
+// every element of a chunk's gradient one over its rows, and these go into doubles; n×k is never
+// stored. What is computed where:
+//
+// - Slots: few features times targets and many rows. One task takes a slot of rows through both
+//   products, with a gradient of its own in double, and the slots' are added up in order.
+// - Rounds: otherwise. All workers compute the residuals of a round of rows (a stage), then all
+//   compute the gradient, each its own part of it (the next stage).
+//
+// Included inside the unit's own namespace.
+
+#include "many_targets_tile.h"
 
 template <class T, class TY>
 struct ManyTargets {
   using C = Compute<T>;
+  using V = Vec<C>;
+  static constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
+  static constexpr int W = kPanel<C>;
+  using RunTile = Tiles<C, TY>;
 
-  static void Prepare(const Problem&, const Plan&, char*) {}
-
-  static void Run(const Problem& p, const Plan&, char* workspace, int, int, int) {
-    double* grad = reinterpret_cast<double*>(workspace);  // [d + intercept, k]
-    const std::int64_t bias = p.intercept ? 1 : 0;
-    for (std::int64_t i = 0; i < (p.d + bias) * p.k; ++i) grad[i] = 0;
-    for (std::int64_t t = 0; t < p.k; ++t) p.loss[t] = 0;
+  static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
+    if (!p.intercept) return;
+    C* bias = reinterpret_cast<C*>(workspace + plan.many.bias_offset);
     const C* w = static_cast<const C*>(p.w);
-    for (std::int64_t i = 0; i < p.n; ++i) {
-      const T* x = static_cast<const T*>(p.x) + i * p.d;
-      const double s =
-          p.sample_weight == nullptr ? 1 : One(static_cast<const TY*>(p.sample_weight) + i);
-      for (std::int64_t t = 0; t < p.k; ++t) {
-        double r = p.intercept ? w[t] : 0;
-        for (std::int64_t j = 0; j < p.d; ++j) r += One(x + j) * w[(j + bias) * p.k + t];
-        if (p.y != nullptr) r -= One(static_cast<const TY*>(p.y) + i * p.k + t);
-        p.loss[t] += s * r * r;
-        if (p.intercept) grad[t] += s * r;
-        for (std::int64_t j = 0; j < p.d; ++j) grad[(j + bias) * p.k + t] += s * r * One(x + j);
-      }
-    }
-    if (p.grad == nullptr) return;
-    for (std::int64_t i = 0; i < (p.d + bias) * p.k; ++i) {
-      static_cast<C*>(p.grad)[i] = static_cast<C>(grad[i]);
-    }
+    for (std::int64_t t = 0; t < Panels(p) * W; ++t) bias[t] = t < p.k ? w[t] : C(0);
+  }
+
+  static void Run(const Problem& p, const Plan& plan, char* workspace, int stage, int task,
+                  int worker) {
+    const ManyTargets self(p, plan, workspace, worker);
+    if (stage == 0) return self.Pack(task);
+    if (plan.many.slots) return stage == 1 ? self.Slot(task) : self.ReduceSlots(task);
+    const std::int64_t round = (stage - 1) / 2;
+    return stage % 2 == 1 ? self.RoundResiduals(round, task) : self.RoundGradient(round, task);
   }
 
  private:
-  template <class U>
-  static double One(const U* p) {
-    Compute<U> value;
-    Widen<U>(p, &value, 1);
-    return value;
+  const Problem& p;
+  const Plan& plan;
+  const ManyTargetsPlan& m;
+  const std::int64_t n, d, k, panels;
+  char* const workspace;
+  char* const scratch;
+
+  ManyTargets(const Problem& problem, const Plan& whole_plan, char* space, int worker)
+      : p(problem),
+        plan(whole_plan),
+        m(whole_plan.many),
+        n(problem.n),
+        d(problem.d),
+        k(problem.k),
+        panels(Panels(problem)),
+        workspace(space),
+        scratch(space + m.scratch_offset + worker * m.scratch_bytes) {}
+
+  static std::int64_t Panels(const Problem& p) { return (p.k + W - 1) / W; }
+  static constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+  template <class P>
+  P* At(std::int64_t offset) const {
+    return reinterpret_cast<P*>(workspace + offset);
   }
+  int Width(std::int64_t panel) const {
+    return static_cast<int>(Min<std::int64_t>(W, k - panel * W));
+  }
+  const C* Weights() const { return static_cast<const C*>(p.w) + (p.intercept ? k : 0); }
+  bool Copied() const { return m.x_stride != d || !std::is_same_v<T, C>; }
+  double* Sums(std::int64_t i) const { return At<double>(m.sums_offset) + i * 2 * panels * W; }
+
+  // Panels of W: [d][W], zeros behind the last column.
+  void Pack(int task) const {
+    const std::int64_t packed = panels - m.packed_from;
+    const std::int64_t first = m.packed_from + packed * task / plan.tasks[0];
+    const std::int64_t end = m.packed_from + packed * (task + 1) / plan.tasks[0];
+    for (std::int64_t panel = first; panel < end; ++panel) {
+      const int width = Width(panel);
+      const C* from = Weights() + panel * W;
+      C* to = At<C>(m.weights_offset) + (panel - m.packed_from) * d * W;
+      for (std::int64_t j = 0; j < d; ++j, from += k, to += W) {
+#pragma GCC unroll 2
+        for (int v = 0; v < W; v += kLanes) {
+          const int columns = width - v;
+          if (columns >= kLanes) {
+            Store(to + v, Load(from + v));
+          } else {
+            Store(to + v, columns > 0 ? LoadFirst(from + v, columns) : Zero(V{}));
+          }
+        }
+      }
+    }
+    if (!m.slots && Copied()) CopyRows(0, task, plan.tasks[0]);
+  }
+
+  // Residuals of `rows` rows from `row` on against panels [first, end), into r [panels][stride][W].
+  // `ahead(calls)` says what to fetch during the next `calls` steps' tiles.
+  template <class NextAhead>
+  void Residuals(std::int64_t row, std::int64_t rows, const C* x, std::int64_t first,
+                 std::int64_t end, const C* s, C* r, std::int64_t r_stride, double* sums,
+                 const NextAhead& ahead) const {
+    const std::int64_t parts = CeilDiv(d, m.depth) > 0 ? CeilDiv(d, m.depth) : 1;
+    for (std::int64_t part = 0; part < parts; ++part) {
+      const std::int64_t from = part * m.depth;
+      ResidualTiles<C, TY> q;
+      q.depth = Min(m.depth, d - from);
+      q.first = part == 0;
+      q.last = part == parts - 1;
+      q.x_stride = m.x_stride;
+      q.y_stride = k;
+      for (std::int64_t panel = first; panel < end; ++panel) {
+        const bool packed = panel >= m.packed_from;
+        q.w_stride = packed ? W : k;
+        const C* w = packed ? At<C>(m.weights_offset) + (panel - m.packed_from) * d * W
+                            : Weights() + panel * W;
+        const int vectors = Width(panel) > kLanes ? 2 : 1;
+        for (int v = 0; v < vectors; v += kTileVectors) {
+          const std::int64_t column = panel * W + v * kLanes;
+          q.w = w + from * q.w_stride + v * kLanes;
+          q.bias = p.intercept ? At<C>(m.bias_offset) + column : nullptr;
+          q.loss = sums + column;
+          q.bias_grad = sums + panels * W + column;
+          q.y_columns = Width(panel) - v * kLanes;
+          const std::int64_t tiles = CeilDiv(rows, kTileRows);
+          // Tiles of two sizes at most, so that none is so small as to wait for its own chains.
+          std::int64_t done = 0;
+          for (const bool large : {true, false}) {
+            const std::int64_t height = rows / tiles + (large ? 1 : 0);
+            q.tiles = large ? rows % tiles : tiles - rows % tiles;
+            if (q.tiles == 0) continue;
+            q.x = x + done * q.x_stride + from;
+            q.r = r + (panel - first) * r_stride + done * W + v * kLanes;
+            q.y =
+                p.y == nullptr ? nullptr : static_cast<const TY*>(p.y) + (row + done) * k + column;
+            q.s = s == nullptr ? nullptr : s + done;
+            q.ahead = ahead(q.tiles * q.depth);
+            RunTile::RunResidual(static_cast<int>(height), Min(vectors - v, kTileVectors), q);
+            done += q.tiles * height;
+          }
+        }
+      }
+    }
+  }
+
+  // Sample weights in the compute type, `buffer` if they have to be converted.
+  const C* SampleWeights(std::int64_t row, std::int64_t rows, C* buffer) const {
+    if (p.sample_weight == nullptr) return nullptr;
+    const TY* s = static_cast<const TY*>(p.sample_weight) + row;
+    if constexpr (std::is_same_v<TY, C>) {
+      return s;
+    } else {
+      Widen<TY>(s, buffer, rows);
+      return buffer;
+    }
+  }
+
+  // Rows of X in the compute type with zeros behind, to [rows][x_stride].
+  void CopyX(std::int64_t row, std::int64_t rows, C* to) const {
+    const T* from = static_cast<const T*>(p.x) + row * d;
+    for (std::int64_t i = 0; i < rows; ++i, from += d, to += m.x_stride) {
+      std::int64_t j = 0;
+      for (; j + kLanes <= d; j += kLanes) Store(to + j, Load(from + j));
+      if (j < d) Store(to + j, LoadFirst(from + j, static_cast<int>(d - j)));
+    }
+  }
+
+  void WriteSums(const double* sums) const {
+    for (std::int64_t t = 0; t < k; ++t) p.loss[t] = sums[t];
+    if (!p.intercept || p.grad == nullptr) return;
+    for (std::int64_t t = 0; t < k; ++t) {
+      static_cast<C*>(p.grad)[t] = static_cast<C>(sums[panels * W + t]);
+    }
+  }
+  C* Gradient() const { return static_cast<C*>(p.grad) + (p.intercept ? k : 0); }
+
+#include "many_targets_rounds.h"
+#include "many_targets_slots.h"
 };

@@ -1,15 +1,116 @@
 // The cost model of many_targets.h.
+#include <algorithm>
+#include <cstdint>
+
 #include "kernels/cpu/plan.h"
 
 namespace linreg_ops {
 namespace cpu {
+namespace {
 
-Plan PlanManyTargets(const Shape& shape, DType, DType, int) {
+// A chain of this many rows: its two factors' panels fill the first-level cache, and adding it to
+// the gradient in double costs 2%. A multiple of the rows of every tile.
+constexpr std::int64_t kChunkRows = 252;
+constexpr std::int64_t kDepth = 256;
+// Slots keep a gradient each, in the second-level cache ...
+constexpr std::int64_t kSlotElements = 32 << 10;
+// ... and this many bytes at most all together.
+constexpr std::int64_t kSlotsBytes = 4 << 20;
+constexpr std::int64_t kRoundElements = 1 << 20;  // of R
+constexpr std::int64_t kTaskFlops = 4'000'000;    // 15 microseconds
+constexpr std::int64_t kWorkerFlops = 4'000'000;
+
+std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
+
+// `total` in equal parts of at most `most`, each a multiple of `unit`.
+std::int64_t EqualParts(std::int64_t total, std::int64_t most, std::int64_t unit) {
+  const std::int64_t parts = std::max<std::int64_t>(CeilDiv(total, most), 1);
+  return std::max<std::int64_t>(RoundUp(CeilDiv(total, parts), unit), unit);
+}
+
+}  // namespace
+
+Plan PlanManyTargets(const Shape& shape, DType x_type, DType w_type, int threads) {
+  const std::int64_t n = shape.n, d = shape.d, k = shape.k;
+  const std::int64_t c_size = x_type == DType::kFloat64 ? 8 : 4;
+  const std::int64_t lanes = 64 / c_size, panel = 2 * lanes, panels = CeilDiv(k, panel);
+  const bool narrow_x = SizeOf(x_type) == 2;
+  (void)w_type;
+
   Plan plan = {};
-  plan.stages = 1;
-  plan.tasks[0] = 1;
-  plan.workers = 1;
-  plan.workspace_bytes = shape.weight_rows() * shape.k * 8;
+  ManyTargetsPlan& m = plan.many;
+  m.slots = d > 0 && d * k <= kSlotElements && n >= 8 * kChunkRows;
+  m.depth = EqualParts(d, kDepth, 4);
+  m.packed_from = n <= 24 ? k / panel : 0;
+  m.x_stride = narrow_x || (m.slots && d < lanes) ? RoundUp(d, lanes) : d;
+
+  std::int64_t bytes = 0;
+  const auto reserve = [&bytes](std::int64_t size) {
+    const std::int64_t offset = bytes;
+    bytes += RoundUp(size, 64);
+    return offset;
+  };
+  m.weights_offset = reserve((panels - m.packed_from) * d * panel * c_size);
+  m.bias_offset = reserve(panels * panel * c_size);
+  plan.tasks[0] = static_cast<std::int32_t>(std::clamp<std::int64_t>(d * k / (64 << 10), 1, 64));
+  const double flops =
+      4.0 * static_cast<double>(n) * static_cast<double>(d) * static_cast<double>(k);
+
+  std::int64_t sums;
+  if (m.slots) {
+    const std::int64_t slot_bytes = RoundUp(d, panel) * k * 8;
+    std::int64_t slots = std::clamp<std::int64_t>(kSlotsBytes / slot_bytes, 8, 64);
+    slots = std::min(slots, n / kChunkRows / 4 * 4);
+    m.span_rows = CeilDiv(n, slots);
+    m.chunk_rows = EqualParts(m.span_rows, kChunkRows, 12);
+    m.span_rows = RoundUp(m.span_rows, m.chunk_rows);
+    slots = CeilDiv(n, m.span_rows);
+    m.features_per_reduction =
+        panel * std::max<std::int64_t>(1, d * k / 4096 > 0 ? d / panel / (d * k / 4096) : d);
+    m.slot_stride = slot_bytes / 8;
+    m.grads_offset = reserve(slots * slot_bytes);
+    m.scratch_bytes = (kManyTargetsGroup * m.chunk_rows * panel + RoundUp(m.chunk_rows, lanes) +
+                       m.chunk_rows * m.x_stride) *
+                      c_size;
+    plan.stages = 3;
+    plan.tasks[1] = static_cast<std::int32_t>(slots);
+    plan.tasks[2] = static_cast<std::int32_t>(CeilDiv(d, m.features_per_reduction));
+    sums = slots;
+  } else {
+    const std::int64_t most =
+        std::max<std::int64_t>(kRoundElements / k / kChunkRows, 1) * kChunkRows;
+    m.span_rows = EqualParts(n, std::min<std::int64_t>(most, 4 * kChunkRows), 12);
+    m.chunk_rows = EqualParts(m.span_rows, kChunkRows, 12);
+    m.span_rows = RoundUp(m.span_rows, m.chunk_rows);
+    const std::int64_t rounds = std::max<std::int64_t>(CeilDiv(n, m.span_rows), 1);
+    m.block_rows = EqualParts(m.span_rows, kChunkRows / 2, 12);
+    const std::int64_t blocks = CeilDiv(m.span_rows, m.block_rows);
+    // Panels and features of a task: enough to be worth claiming.
+    const double panel_flops = 2.0 * m.block_rows * std::max<std::int64_t>(d, 1) * panel;
+    m.panels_per_task = std::clamp<std::int64_t>(
+        static_cast<std::int64_t>(kTaskFlops / panel_flops), 1, std::max<std::int64_t>(panels, 1));
+    m.panels_per_task = std::min<std::int64_t>(m.panels_per_task, 8);
+    const double feature_flops = 2.0 * m.span_rows * panel;
+    m.features_per_task = RoundUp(
+        std::clamp<std::int64_t>(static_cast<std::int64_t>(kTaskFlops / feature_flops), 12, 252),
+        12);
+    m.x_offset = reserve(narrow_x ? (rounds > 1 ? 2 : 1) * m.span_rows * m.x_stride * c_size : 0);
+    m.residuals_offset = reserve(panels * m.span_rows * panel * c_size);
+    m.grads_offset = reserve(rounds > 1 ? panels * d * panel * 8 : 0);
+    m.scratch_bytes = std::max(RoundUp(m.block_rows, lanes) * c_size,
+                               rounds > 1 ? 0 : m.features_per_task * panel * 8);
+    plan.stages = static_cast<int>(1 + 2 * rounds);
+    plan.tasks[1] = static_cast<std::int32_t>(blocks * CeilDiv(panels, m.panels_per_task));
+    plan.tasks[2] = static_cast<std::int32_t>(panels * CeilDiv(d, m.features_per_task) + 1);
+    sums = blocks;
+  }
+  m.sums_offset = reserve((sums + 1) * 2 * panels * panel * 8);
+  m.scratch_bytes = RoundUp(m.scratch_bytes, 64);
+  plan.workers =
+      static_cast<int>(std::clamp<double>(flops / kWorkerFlops, 1, std::max(threads, 1)));
+  m.scratch_offset = reserve(plan.workers * m.scratch_bytes);
+  plan.workspace_bytes = bytes;
   return plan;
 }
 

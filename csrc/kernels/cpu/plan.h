@@ -17,5 +17,9 @@ inline Plan MakePlan(const Data& data, int threads) {
   return (few ? PlanFewTargets : PlanManyTargets)(data.shape, data.x_type, data.w_type, threads);
 }
 
+inline int TasksOf(const Plan& plan, int stage) {
+  return plan.tasks[stage < 3 ? stage : 2 - stage % 2];
+}
+
 }  // namespace cpu
 }  // namespace linreg_ops

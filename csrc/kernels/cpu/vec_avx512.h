@@ -76,6 +76,7 @@ inline void StoreF64(float* p, F64x8 a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a.
 
 inline F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F64x8 Add(F64x8 a, F64x8 b) { return {_mm512_add_pd(a.v, b.v)}; }
+inline F32x16 Sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F64x8 Sub(F64x8 a, F64x8 b) { return {_mm512_sub_pd(a.v, b.v)}; }
 inline F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F64x8 Mul(F64x8 a, F64x8 b) { return {_mm512_mul_pd(a.v, b.v)}; }

@@ -104,6 +104,10 @@ inline F64x8 Add(F64x8 a, F64x8 b) {
   for (int i = 0; i < 4; ++i) a.v[i] = vaddq_f64(a.v[i], b.v[i]);
   return a;
 }
+inline F32x16 Sub(F32x16 a, F32x16 b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = vsubq_f32(a.v[i], b.v[i]);
+  return a;
+}
 inline F64x8 Sub(F64x8 a, F64x8 b) {
   for (int i = 0; i < 4; ++i) a.v[i] = vsubq_f64(a.v[i], b.v[i]);
   return a;

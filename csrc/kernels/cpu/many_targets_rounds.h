@@ -1,0 +1,98 @@
+// Rows in rounds: the part of many_targets.h for many features times targets, or few rows. Included
+// inside the class.
+
+std::int64_t RoundBegin(std::int64_t round) const { return Min(round * m.span_rows, n); }
+std::int64_t RoundRows(std::int64_t round) const {
+  return RoundBegin(round + 1) - RoundBegin(round);
+}
+std::int64_t LastRound() const { return (plan.stages - 3) / 2; }
+
+// Two rounds' rows of X, where they have to be copied.
+C* CopiedRows(std::int64_t round) const {
+  return At<C>(m.x_offset) + round % 2 * m.span_rows * m.x_stride;
+}
+const C* RowsOfX(std::int64_t round) const {
+  if (Copied()) return CopiedRows(round);
+  return reinterpret_cast<const C*>(static_cast<const T*>(p.x) + RoundBegin(round) * d);
+}
+void CopyRows(std::int64_t round, std::int64_t task, std::int64_t tasks) const {
+  const std::int64_t rows = RoundRows(round);
+  const std::int64_t begin = rows * task / tasks, end = rows * (task + 1) / tasks;
+  CopyX(RoundBegin(round) + begin, end - begin, CopiedRows(round) + begin * m.x_stride);
+}
+
+void RoundResiduals(std::int64_t round, int task) const {
+  const std::int64_t groups = CeilDiv(panels, m.panels_per_task);
+  const std::int64_t block = task / groups, group = task % groups;
+  const std::int64_t first = group * m.panels_per_task;
+  const std::int64_t last = Min(first + m.panels_per_task, panels);
+  const std::int64_t begin = block * m.block_rows;
+  const std::int64_t rows = Min(m.block_rows, RoundRows(round) - begin);
+  double* sums = Sums(block);
+  for (std::int64_t t = first * W; t < last * W; ++t) sums[t] = sums[panels * W + t] = 0;
+  if (rows <= 0) return;
+  const C* s = SampleWeights(RoundBegin(round) + begin, rows, reinterpret_cast<C*>(scratch));
+  C* residuals = At<C>(m.residuals_offset) + (first * m.span_rows + begin) * W;
+  Residuals(RoundBegin(round) + begin, rows, RowsOfX(round) + begin * m.x_stride, first, last, s,
+            residuals, m.span_rows * W, sums, [](std::int64_t) { return Ahead{nullptr, 0}; });
+}
+
+// The last task adds up the sums, the others have a part of the gradient.
+void RoundGradient(std::int64_t round, int task) const {
+  if (task == plan.tasks[2] - 1) return RoundSums(round);
+  if (round < LastRound() && Copied()) CopyRows(round + 1, task, plan.tasks[2] - 1);
+  if (p.grad == nullptr) return;
+  const std::int64_t panel = task % panels, group = task / panels;
+  const std::int64_t begin = group * m.features_per_task;
+  const std::int64_t end = Min(begin + m.features_per_task, d);
+  const bool kept = LastRound() > 0;
+  double* grad = kept ? At<double>(m.grads_offset) + (panel * d + begin) * W
+                      : reinterpret_cast<double*>(scratch);
+  const std::int64_t rows = RoundRows(round);
+  if (rows == 0) {
+    for (std::int64_t i = 0; i < (end - begin) * W; ++i) grad[i] = 0;
+  }
+  const int width = Width(panel);
+  const int vectors = width > kLanes ? 2 : 1;
+  const C* x = RowsOfX(round);
+  const C* residuals = At<C>(m.residuals_offset) + panel * m.span_rows * W;
+  const std::int64_t tiles = CeilDiv(end - begin, kTileRows);
+  for (std::int64_t row = 0; row < rows; row += m.chunk_rows) {
+    GradientTile<C> q;
+    q.a_stride = m.x_stride;
+    q.b_stride = W;
+    q.steps = Min(m.chunk_rows, rows - row);
+    q.add = round > 0 || row > 0;
+    q.ahead = {nullptr, 0};
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      const std::int64_t j = (end - begin) * tile / tiles;
+      const std::int64_t height = (end - begin) * (tile + 1) / tiles - j;
+      q.a = x + row * m.x_stride + begin + j;
+      for (int v = 0; v < vectors; v += kTileVectors) {
+        const int tile_vectors = Min(vectors - v, kTileVectors);
+        q.b = residuals + row * W + v * kLanes;
+        q.b_last = (tile_vectors - 1) * kLanes;
+        q.grad = grad + j * W + v * kLanes;
+        RunTile::RunGradient(static_cast<int>(height), tile_vectors, q);
+      }
+    }
+  }
+  if (round < LastRound()) return;
+  for (std::int64_t j = begin; j < end; ++j, grad += W) {
+    C* out = Gradient() + j * k + panel * W;
+    int t = 0;
+    for (; t + 8 <= width; t += 8) StoreF64(out + t, Load(grad + t));
+    for (; t < width; ++t) out[t] = static_cast<C>(grad[t]);
+  }
+}
+
+void RoundSums(std::int64_t round) const {
+  const std::int64_t blocks = plan.tasks[1] / CeilDiv(panels, m.panels_per_task);
+  double* total = Sums(blocks);
+  for (std::int64_t t = 0; t < 2 * panels * W; ++t) {
+    double sum = round == 0 ? 0 : total[t];
+    for (std::int64_t block = 0; block < blocks; ++block) sum += Sums(block)[t];
+    total[t] = sum;
+  }
+  if (round == LastRound()) WriteSums(total);
+}

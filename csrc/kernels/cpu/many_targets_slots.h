@@ -1,0 +1,141 @@
+// Rows in slots: the part of many_targets.h for few features times targets and many rows. Included
+// inside the class.
+
+// The buffers of a worker.
+struct SlotScratch {
+  C* residuals;  // [kGroup][chunk_rows][W]
+  C* s;          // [chunk_rows]
+  C* x;          // [chunk_rows][x_stride]
+  SlotScratch(const ManyTargetsPlan& m, char* scratch)
+      : residuals(reinterpret_cast<C*>(scratch)),
+        s(residuals + kManyTargetsGroup * m.chunk_rows * W),
+        x(s + RoundUp(m.chunk_rows, kLanes)) {}
+};
+
+// Deals out what the next chunk will read, X then y, in equal doses per step of computing.
+struct Feed {
+  const char* x;
+  const char* y;
+  std::int64_t x_bytes, bytes;
+  double per_step;
+  double at = 0;
+
+  Ahead operator()(std::int64_t steps) {
+    const auto begin = static_cast<std::int64_t>(at);
+    at += per_step * static_cast<double>(steps);
+    if (begin >= bytes) return {x, 0};
+    return {begin < x_bytes ? x + begin : y + (begin - x_bytes),
+            static_cast<std::int64_t>(4 * per_step + 7) & ~std::int64_t{7}};
+  }
+};
+
+Feed FeedOf(std::int64_t row, std::int64_t rows) const {
+  Feed feed;
+  const std::int64_t next = row + rows < n ? row + rows : row;
+  const std::int64_t next_rows = Min(m.chunk_rows, n - next);
+  feed.x = reinterpret_cast<const char*>(static_cast<const T*>(p.x) + next * d);
+  feed.y = reinterpret_cast<const char*>(static_cast<const TY*>(p.y) + next * k);
+  feed.x_bytes = next_rows * d * static_cast<std::int64_t>(sizeof(T));
+  feed.bytes =
+      feed.x_bytes + (p.y == nullptr ? 0 : next_rows * k * static_cast<std::int64_t>(sizeof(TY)));
+  const std::int64_t vectors = CeilDiv(k, kLanes), x_vectors = CeilDiv(d, kLanes);
+  const std::int64_t residual_steps = CeilDiv(rows, kTileRows) * CeilDiv(vectors, kTileVectors) * d;
+  const std::int64_t gradient_steps =
+      CeilDiv(k, kTileRows) * CeilDiv(x_vectors, kTileVectors) * rows;
+  feed.per_step =
+      static_cast<double>(feed.bytes) / static_cast<double>(residual_steps + gradient_steps);
+  return feed;
+}
+
+void Slot(int slot) const {
+  double* grad = At<double>(m.grads_offset) + slot * m.slot_stride;
+  double* sums = Sums(slot);
+  for (std::int64_t t = 0; t < 2 * panels * W; ++t) sums[t] = 0;
+  const SlotScratch buffers(m, scratch);
+  const std::int64_t begin = slot * m.span_rows, end = Min(begin + m.span_rows, n);
+  for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
+    const std::int64_t rows = Min(m.chunk_rows, end - row);
+    const C* s = SampleWeights(row, rows, buffers.s);
+    const C* x;
+    if (Copied()) {
+      CopyX(row, rows, buffers.x);
+      x = buffers.x;
+    } else {
+      x = reinterpret_cast<const C*>(static_cast<const T*>(p.x) + row * d);
+    }
+    Feed feed = FeedOf(row, rows);
+    for (std::int64_t first = 0; first < panels; first += kManyTargetsGroup) {
+      const std::int64_t last = Min<std::int64_t>(first + kManyTargetsGroup, panels);
+      Residuals(row, rows, x, first, last, s, buffers.residuals, m.chunk_rows * W, sums,
+                [&](std::int64_t steps) { return feed(steps); });
+      if (p.grad == nullptr) continue;
+      ChunkGradient(x, rows, first, last, buffers.residuals, row > begin, grad, feed);
+    }
+  }
+}
+
+// The gradient's transpose: [panels of d][k][W]. Vectors run along the features, so that no lane is
+// idle whatever k is. The last vector of a row may overlap the one before, to end with the row.
+void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64_t last,
+                   const C* residuals, bool add, double* grad, Feed& feed) const {
+  const std::int64_t x_vectors = CeilDiv(d, kLanes);
+  const std::int64_t last_start = Copied() ? (x_vectors - 1) * kLanes : d - kLanes;
+  for (std::int64_t v = 0; v < x_vectors; v += kTileVectors) {
+    const int vectors = static_cast<int>(Min<std::int64_t>(x_vectors - v, kTileVectors));
+    const std::int64_t start = Min(v * kLanes, last_start);
+    for (std::int64_t panel = first; panel < last; ++panel) {
+      const int width = Width(panel);
+      const int tiles = (width + kTileRows - 1) / kTileRows;
+      for (int tile = 0; tile < tiles; ++tile) {
+        const int j = width * tile / tiles, height = width * (tile + 1) / tiles - j;
+        GradientTile<C> q;
+        q.a = residuals + (panel - first) * m.chunk_rows * W + j;
+        q.a_stride = W;
+        q.b = x + start;
+        q.b_stride = m.x_stride;
+        q.b_last = Min((v + vectors - 1) * kLanes, last_start) - start;
+        q.steps = rows;
+        q.grad = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
+        q.add = add;
+        q.ahead = feed(rows);
+        RunTile::RunGradient(height, vectors, q);
+      }
+    }
+  }
+}
+
+void ReduceSlots(int task) const {
+  const std::int64_t slots = plan.tasks[1];
+  if (task == 0) {
+    double* total = Sums(slots);
+    for (std::int64_t t = 0; t < 2 * panels * W; ++t) {
+      double sum = Sums(0)[t];
+      for (std::int64_t slot = 1; slot < slots; ++slot) sum += Sums(slot)[t];
+      total[t] = sum;
+    }
+    WriteSums(total);
+  }
+  if (p.grad == nullptr) return;
+  const double* grads = At<double>(m.grads_offset);
+  const std::int64_t x_vectors = CeilDiv(d, kLanes);
+  const std::int64_t last_start = Copied() ? (x_vectors - 1) * kLanes : d - kLanes;
+  const std::int64_t begin = task * m.features_per_reduction / kLanes;
+  const std::int64_t end = Min(begin + m.features_per_reduction / kLanes, x_vectors);
+  for (std::int64_t v = begin; v < end; ++v) {
+    const std::int64_t start = Min(v * kLanes, last_start);
+    for (std::int64_t j = 0; j < k; ++j) {
+      const double* from = grads + (v / 2 * k + j) * W + v % 2 * kLanes;
+      double lanes[kLanes];
+      for (int i = 0; i < kLanes; i += 8) {
+        F64x8 sum = Load(from + i);
+        for (std::int64_t slot = 1; slot < slots; ++slot) {
+          sum = Add(sum, Load(from + slot * m.slot_stride + i));
+        }
+        Store(lanes + i, sum);
+      }
+      for (std::int64_t i = 0; i < Min<std::int64_t>(kLanes, d - start); ++i) {
+        Gradient()[(start + i) * k + j] = static_cast<C>(lanes[i]);
+      }
+    }
+  }
+}
