@@ -397,7 +397,11 @@ int main(int argc, char** argv) {
                                          {3, 70001, 1, false, true, true},
                                          {20001, 5, 4, true, true, true},
                                          {8001, 33, 8, true, true, true},
-                                         {2003, 40, 17, true, true, true}}) {
+                                         {2003, 40, 17, true, true, true},
+                                         {2100, 15, 9, true, false, true},
+                                         {2501, 33, 45, false, true, true},
+                                         {2101, 200, 180, true, true, true},
+                                         {20, 70, 500, true, true, true}}) {
     CheckCase(c, !quick || c.k == 1, {1, 2, 3, 7});
   }
   std::printf("threads done, %d failures\n", failures);
