@@ -19,9 +19,6 @@ if keras.backend.backend() != "tensorflow":
         "Set KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
-# XLA has no kernel of the op yet: Keras' jit_compile="auto" must not choose it.
-_SUPPORTS_JIT = False
-
 
 @keras.saving.register_keras_serializable(package="linreg_ops")
 class L2Loss(keras.losses.Loss):  # type: ignore[misc]
@@ -61,7 +58,6 @@ class _FusedLinear:
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.supports_jit = _SUPPORTS_JIT
 
     def _config(self) -> dict[str, Any]:
         return {

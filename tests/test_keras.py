@@ -71,6 +71,44 @@ def test_trains_as_dense_with_mse(dtype, use_bias, weighted, data):
     )
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy, data):
+    keras.config.set_dtype_policy(policy)
+    x, y, s = data
+    model = lk.LinearRegression(2)
+    model.build((None, D))
+    twin = stock_twin(model)
+    for each in (model, twin):
+        each.compile(keras.optimizers.SGD(0.1), loss="mse")
+    x = tf.cast(tf.cast(x, model.compute_dtype), tf.float32).numpy()
+    # Stock Keras rounds the weights and the products to 16 bits, and ours rounds neither: ours is
+    # float32 training on 16-bit data, and stock is near.
+    keras.config.set_dtype_policy("float32")
+    exact = stock_twin(model)
+    exact.compile(keras.optimizers.SGD(0.1), loss="mse")
+    fit = {"epochs": 3, "batch_size": 36, "shuffle": False, "verbose": 0, "sample_weight": s}
+    ours, stock, truth = (m.fit(x, y, **fit).history["loss"] for m in (model, twin, exact))
+    np.testing.assert_allclose(ours, truth, rtol=1e-5)
+    assert np.abs(np.subtract(ours, truth)).max() <= np.abs(np.subtract(stock, truth)).max()
+    assert model.kernel.dtype == "float32"
+    assert model.predict(x, verbose=0).dtype == model.compute_dtype
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_jit_compile(policy, data):
+    keras.config.set_dtype_policy(policy)
+    x, y, s = data
+    models = [lk.LinearRegression(2) for _ in range(2)]
+    for jit, model in enumerate(models):
+        assert model.supports_jit
+        model.build((None, D))
+        model.set_weights(models[0].get_weights())
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=bool(jit))
+    assert_same_training(
+        *models, x, y, sample_weight=s, epochs=2, batch_size=36, validation_data=(x, y)
+    )
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", keras.optimizers.SGD(0.01, 0.9)])
 def test_any_optimizer(optimizer, data):
     x, y, _ = data
