@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
+    from .stock import stock_ops
 
 __all__ = [
     "Descent",
@@ -45,6 +46,7 @@ __all__ = [
     "linear_l2_loss",
     "linear_l2_loss_and_grad",
     "reference",
+    "stock_ops",
 ]
 
 # Where each public name lives. Modules are imported at first use, so that `linreg_ops.kernels`
@@ -57,6 +59,7 @@ _HOME = {
     "linear_l2_loss_and_grad": "ops",
     "LinearRegression": "estimator",
     "build_info": "_library",
+    "stock_ops": "stock",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.eager import record
 
-from . import _gradients, _library
+from . import _gradients, _library, stock
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
@@ -77,7 +77,10 @@ def linear_l2_loss(
     29.0
     """
     x, w, y, weights = _convert(x, w, y, sample_weight)
-    loss, _ = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
+    if stock.active():
+        loss, _ = stock.loss_and_grad(x, w, y, weights, intercept)
+    else:
+        loss, _ = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
     return loss if loss.shape.rank == 0 else tf.reduce_sum(loss)
 
 
@@ -125,6 +128,9 @@ def linear_l2_loss_and_grad(
     [24.0, 34.0]
     """
     x, w, y, weights = _convert(x, w, y, sample_weight)
+    if stock.active():
+        loss, grad = stock.loss_and_grad(x, w, y, weights, intercept)
+        return LossAndGrad(loss if loss.shape.rank == 0 else tf.reduce_sum(loss), grad)
     loss, grad = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
     if not tf.executing_eagerly() or record.could_possibly_record():
         grad = _ops.linreg_saved_gradient(x, grad, w, y, weights, intercept=intercept)
@@ -186,18 +192,15 @@ def gradient_descent(
     ([1.5], [10.0, 2.5, 0.625])
     """
     x, w, y, weights = _convert(x, w, y, sample_weight)
-    new_w, losses = _ops.linreg_gradient_descent(
-        x,
-        w,
-        y,
-        _float64(learning_rate, "learning_rate"),
-        _int64(num_steps, "num_steps"),
-        _float64(momentum, "momentum"),
-        weights,
-        intercept=intercept,
-        name=name,
+    rate, momentum = _float64(learning_rate, "learning_rate"), _float64(momentum, "momentum")
+    steps = _int64(num_steps, "num_steps")
+    if stock.active():
+        return Descent(*stock.gradient_descent(x, w, y, rate, steps, momentum, weights, intercept))
+    return Descent(
+        *_ops.linreg_gradient_descent(
+            x, w, y, rate, steps, momentum, weights, intercept=intercept, name=name
+        )
     )
-    return Descent(new_w, losses)
 
 
 def _convert(

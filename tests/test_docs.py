@@ -16,6 +16,7 @@ MODULES = [
     "linreg_ops.kernels",
     "linreg_ops.ops",
     "linreg_ops.reference",
+    "linreg_ops.stock",
     "linreg_ops.training",
 ]
 
