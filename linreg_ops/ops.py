@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.eager import record
 
-from . import _gradients, _library, stock
+from . import _gradients, _library, _statistics, stock
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
 
 _ops = _library.load()
 _gradients.register()
+_statistics.register()
 
 _FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
 
