@@ -50,25 +50,31 @@ def _products(op: tf.Operation) -> tuple[int, int]:
     return rows * targets, 2 * rows * targets * terms
 
 
-def _loss_grad_flops(op: tf.Operation) -> int:
-    # XW - Y; its squares, weighted, and their sum; XᵀR, as many flops as XW.
+def _loss_flops(op: tf.Operation) -> int:
+    # XW - Y; its squares, weighted, and their sum.
     elements, products = _products(op)
-    return 2 * products + elements * (3 + op.get_attr("num_sample_weights"))
+    weights: int = op.get_attr("num_sample_weights")
+    return products + elements * (3 + weights)
+
+
+def _loss_grad_flops(op: tf.Operation) -> int:
+    # XᵀR is as many flops as XW.
+    _, products = _products(op)
+    return products + _loss_flops(op)
 
 
 def _product_flops(op: tf.Operation) -> int:
     elements, products = _products(op)
-    return 2 * products + elements * op.get_attr("num_sample_weights")
+    weights: int = op.get_attr("num_sample_weights")
+    return 2 * products + elements * weights
 
 
 def _descent_flops(op: tf.Operation) -> int:
     steps = tf.get_static_value(op.inputs[4])
     if steps is None:
         raise ValueError("the cost of an unknown number of steps is unknown")
-    elements, products = _products(op)
-    last_loss = products + elements * (3 + op.get_attr("num_sample_weights"))
     update = 4 * _elements(op.inputs[1].shape)  # v = momentum v - rate g; w = w + v
-    return int(steps) * (_loss_grad_flops(op) + update) + last_loss
+    return int(steps) * (_loss_grad_flops(op) + update) + _loss_flops(op)
 
 
 def _bytes(op: tf.Operation) -> int:
