@@ -1,0 +1,83 @@
+"""`python -m benchmarks`: measure, save JSON, and write the report from it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import report as reporting
+from . import tables
+from .harness import Mode, Session
+from .machine import describe, threads_available
+from .measure import Turn
+from .peers import installed, limit_threads
+from .results import RESULTS, Results
+from .suites import SUITES
+
+
+def main(
+    suite: Annotated[list[str] | None, typer.Option(help="Only these suites.")] = None,
+    quick: Annotated[
+        bool, typer.Option(help="Two minutes, not thirty; not for the README.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option(help="Only write tables and plots from the JSON.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads for everyone. Default: all.")] = None,
+    peers: Annotated[list[str] | None, typer.Option(help="Only these libraries.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the JSON files.")] = None,
+    alone: Annotated[
+        str, typer.Option(help="A command that runs another alone here, as `flock FILE`.")
+    ] = "",
+) -> None:
+    """Measure linreg_ops beside every peer installed, on the same arrays.
+
+    A full run writes benchmarks/results/*.json, then the README's tables and plots from them. A
+    quick one writes build/benchmarks/quick, and prints its tables.
+    """
+    folder = out or (Path("build/benchmarks/quick") if quick else RESULTS)
+    unknown = set(suite or ()) - set(SUITES)
+    if unknown:
+        raise typer.BadParameter(f"unknown suite {sorted(unknown)}; there are {tuple(SUITES)}")
+    if not report:
+        _measure(
+            list(suite or SUITES),
+            quick,
+            threads or threads_available(),
+            peers,
+            folder,
+            alone,
+        )
+    if folder == RESULTS:
+        reporting.write()
+    else:
+        reporting.show(folder)
+
+
+def _measure(
+    suites: list[str],
+    quick: bool,
+    threads: int,
+    libraries: list[str] | None,
+    folder: Path,
+    alone: str,
+) -> None:
+    limit_threads(threads)
+    mode = Mode.quick() if quick else Mode.full()
+    for name in suites:
+        session = Session(mode, installed(libraries), threads, Turn(alone))
+        start, rows = time.monotonic(), []
+        for row in SUITES[name](session):
+            rows.append(row)
+            typer.echo(f"{name} {len(rows)}: {tables.line(row)}")
+        session.turn.release()
+        run = describe(threads) | {"seconds": round(time.monotonic() - start)}
+        path = Results(name, mode.name, run, rows).save(folder)
+        typer.echo(f"{path}: {len(rows)} rows in {run['seconds']} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)

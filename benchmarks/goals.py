@@ -1,0 +1,187 @@
+"""The goals, each with the figure that the results give it: met, or by how much it is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .results import EAGER, KERNELS, Error, Results, Row
+
+Suites = dict[str, Results]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the goals table."""
+
+    goal: str
+    asked: str
+    figure: str
+    met: bool
+
+
+def verdicts(suites: Suites) -> list[Verdict]:
+    """A goal whose suite was not run has no line."""
+    return [v for name, judge in _JUDGES if name in suites for v in judge(suites[name])]
+
+
+def _at_least(
+    goal: str, asked: float, rows: Iterable[Row], figure: Callable[[Row], float | None], unit: str
+) -> Iterator[Verdict]:
+    """Every row's figure is at least `asked`; the line shows the worst and how many hold."""
+    figures = [(value, row) for row in rows if (value := figure(row)) is not None]
+    if not figures:
+        return
+    worst, row = min(figures, key=lambda pair: pair[0])
+    good = sum(value >= asked for value, _ in figures)
+    text = f"{good} of {len(figures)} rows; worst {worst:.2f}{unit} ({row.label})"
+    yield Verdict(goal, f"≥ {asked:g}{unit}", text, good == len(figures))
+
+
+def _fraction(row: Row) -> float | None:
+    return row.fraction(EAGER) if EAGER in row.times else None
+
+
+def _best_ratio(row: Row) -> float | None:
+    best = row.best()
+    return row.ratio(best) if best and EAGER in row.times else None
+
+
+def _one_target(results: Results) -> Iterator[Verdict]:
+    rows = results.rows
+    yield from _at_least("One target: of the read bandwidth", 0.9, rows, _fraction, "")
+    yield from _at_least("One target: against the best peer", 1.8, rows, _best_ratio, "×")
+
+
+def _few_targets(results: Results) -> Iterator[Verdict]:
+    rows = results.rows
+    yield from _at_least("2-8 targets: of the roofline", 0.8, rows, _fraction, "")
+    yield from _at_least("2-8 targets: against the best peer", 3.0, rows, _best_ratio, "×")
+
+
+def _many_targets(results: Results) -> Iterator[Verdict]:
+    yield from _at_least("Many targets: of the roofline", 0.8, results.rows, _fraction, "")
+    bands = ((2.0, "k = 16", 16, 16), (1.3, "k = 32-128", 32, 128), (1.1, "k > 128", 129, 10**9))
+    for asked, name, low, high in bands:
+        rows = [row for row in results.rows if low <= row.case["k"] <= high]
+        yield from _at_least(f"{name}: against the best peer", asked, rows, _best_ratio, "×")
+    grown = [
+        (row.extra["grown_bytes"][KERNELS] / row.extra["nk_bytes"], row)
+        for row in results.rows
+        if KERNELS in row.extra.get("grown_bytes", {}) and row.extra["nk_bytes"] >= 2**25
+    ]
+    if grown:
+        share, row = max(grown, key=lambda pair: pair[0])
+        mib = row.extra["grown_bytes"][KERNELS] / 2**20
+        text = f"at most {share:.2f} of n × k: {mib:.1f} MiB ({row.label})"
+        yield Verdict("Many targets: extra memory", "no n × k array", text, share < 0.5)
+
+
+def _grid(results: Results) -> Iterator[Verdict]:
+    def against(prefixes: tuple[str, ...], ours: str, above: float = 0.0) -> Any:
+        def figure(row: Row) -> float | None:
+            best = row.best(prefixes)
+            if best is None or ours not in row.times or row.time(best) <= above:
+                return None
+            return row.ratio(best, ours)
+
+        return figure
+
+    others = ("NumPy", "PyTorch")
+    for goal, figure in {
+        "Any size: the op against TensorFlow and JAX": against(("TensorFlow", "JAX"), EAGER),
+        "Any size: the op against NumPy and PyTorch over 20 µs": against(others, EAGER, 20e-6),
+        "Any size: the raw kernels against NumPy and PyTorch": against(others, KERNELS),
+    }.items():
+        yield from _at_least(goal, 1.0, results.rows, figure, "×")
+
+
+def _eager_call(results: Results) -> Iterator[Verdict]:
+    for row in results.rows:
+        matmul = row.times.get("tf.matmul alone")
+        if matmul and EAGER in row.times:
+            ours = row.time(EAGER)
+            text = f"{ours * 1e6:.1f} µs beside {matmul.median * 1e6:.1f} µs"
+            yield Verdict("An eager call at 50×2", "≤ tf.matmul there", text, ours <= matmul.median)
+
+
+def _descent(results: Results) -> Iterator[Verdict]:
+    plain = [row for row in results.rows if not row.case["momentum"] and EAGER in row.times]
+    for row in plain:
+        shape = (row.case["n"], row.case["d"], row.case["steps"])
+        name = "Descent {}×{}, {} steps".format(*shape)
+        ours, xla = row.time(EAGER), row.times.get("TensorFlow XLA loop")
+        if shape == (50, 2, 50):
+            yield Verdict(name, "≤ 25 µs", f"{ours * 1e6:.1f} µs", ours <= 25e-6)
+        asked = {(1000, 10, 200): 10, (20_000, 50, 50): 5}.get(shape)
+        if asked and xla:
+            ratio = xla.median / ours
+            text = f"{ratio:.1f}× ({ours * 1e6:.0f} µs)"
+            yield Verdict(name, f"≥ {asked}× the XLA loop", text, ratio >= asked)
+    for row in results.rows:
+        if row.case["momentum"] and EAGER in row.times:
+            same = next(r for r in plain if r.case["n"] == row.case["n"])
+            cost = row.time(EAGER) / same.time(EAGER)
+            yield Verdict("Descent: momentum", "no cost", f"{cost:.2f}× the time", cost <= 1.05)
+
+
+def _half(results: Results) -> Iterator[Verdict]:
+    single = {r.case["d"]: r for r in results.rows if r.case["dtype"] == "float32"}
+
+    def per_byte(row: Row) -> float | None:
+        """Bytes a second of all inputs, relative to float32's at the same d."""
+        base = single.get(row.case["d"])
+        if base is None or EAGER not in row.times or EAGER not in base.times:
+            return None
+        return row.fraction(EAGER) / base.fraction(EAGER)
+
+    for dtype in ("float16", "bfloat16"):
+        rows = [row for row in results.rows if row.case["dtype"] == dtype]
+        yield from _at_least(f"{dtype} X: per byte, of float32's speed", 0.95, rows, per_byte, "")
+
+
+def _threads(results: Results) -> Iterator[Verdict]:
+    """The scalar path has no fused multiply-add, and so bits of its own."""
+    odd, compared = [], set()
+    for row in results.rows:
+        digests = {n: d for n, d in row.extra["digests"].items() if "scalar" not in n}
+        compared |= {name.removeprefix("linreg_ops ") for name in digests}
+        if len(set(digests.values())) > 1:
+            odd.append(row.label)
+    text = f"{len(results.rows) - len(odd)} of {len(results.rows)} problems the same bits"
+    text += f" ({'; '.join(sorted(compared))})" + (f"; not {odd[0]}" if odd else "")
+    yield Verdict("The same bits", "any thread count and ISA", text, not odd and len(compared) > 3)
+
+
+def _accuracy(results: Results) -> Iterator[Verdict]:
+    """Half an epsilon is what rounding the exact result may cost: nobody can be asked for less."""
+    stock = "TensorFlow eager"
+    for part, name in (("loss", "loss"), ("grad", "gradient")):
+        rows = [row for row in results.rows if {EAGER, stock} <= row.errors.keys()]
+        worse = [
+            row.label
+            for row in rows
+            if _of(row.errors[EAGER], part) > max(0.5, _of(row.errors[stock], part))
+        ]
+        text = f"{len(rows) - len(worse)} of {len(rows)} cases"
+        text += f"; not {', '.join(worse)}" if worse else ""
+        yield Verdict(f"Accuracy of the {name}", "≤ stock's error, or ½ epsilon", text, not worse)
+
+
+def _of(error: Error, part: str) -> float:
+    value: float = getattr(error, part)
+    return value
+
+
+_JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
+    ("one_target", _one_target),
+    ("few_targets", _few_targets),
+    ("many_targets", _many_targets),
+    ("grid", _grid),
+    ("eager_call", _eager_call),
+    ("descent", _descent),
+    ("half", _half),
+    ("threads", _threads),
+    ("accuracy", _accuracy),
+]

@@ -1,0 +1,144 @@
+"""Interleaved timing: every contender once per round, so that a slow moment hits them all."""
+
+from __future__ import annotations
+
+import gc
+import random
+import shlex
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import repeat
+from typing import Any
+
+from .results import Timing
+
+Call = Callable[[], Any]
+
+# A sample lasts at least this long: shorter calls are repeated within it. A call that takes longer
+# than COLD is not run once more to warm the caches, which it would fill with its own data anyway.
+SAMPLE = 300e-6
+COLD = 5e-3
+
+
+def interleave(
+    calls: Mapping[str, Call],
+    clocks: Mapping[str, Callable[[], float]] | None = None,
+    *,
+    seconds: float,
+    rounds: int,
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """Time every call, at least `rounds` times and for about `seconds` altogether.
+
+    `clocks` time themselves and return seconds. The order within a round is shuffled: nobody always
+    follows the same neighbour.
+    """
+    order = [*calls, *(clocks or {})]
+    inner = {name: _inner(call) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in order}
+    shuffle = random.Random(seed).shuffle
+    end = time.perf_counter() + seconds
+    gc.collect()
+    gc.disable()
+    try:
+        done = 0
+        while done < rounds or (time.perf_counter() < end and done < 1000):
+            shuffle(order)
+            for name in order:
+                settle()
+                if name in calls:
+                    samples[name].append(_sample(calls[name], inner[name]))
+                elif clocks:
+                    samples[name].append(clocks[name]())
+            done += 1
+    finally:
+        gc.enable()
+    return {name: timing(samples[name]) for name in samples}
+
+
+def timing(samples: list[float]) -> Timing:
+    """Four digits: more would be noise."""
+    q1, median, q3 = statistics.quantiles(samples, n=4, method="inclusive")
+    median, q1, q3 = (float(f"{value:.4g}") for value in (median, q1, q3))
+    return Timing(median, q1, q3, len(samples))
+
+
+def settle(limit: float = 0.05) -> None:
+    """Wait until this process's other threads sleep.
+
+    Workers of OpenBLAS and OpenMP spin for up to 25 ms after a call, and would steal a core from
+    the next one timed.
+    """
+    end = time.perf_counter() + limit
+    while time.perf_counter() < end:
+        busy = time.process_time()
+        time.sleep(0.5e-3)
+        if time.process_time() - busy < 0.1e-3:
+            return
+
+
+def _inner(call: Call) -> int:
+    """How often to repeat a call within a sample; it is warmed up on the way."""
+    call()
+    once = min(_elapsed(call, 1) for _ in range(2))
+    if once > SAMPLE:
+        return 1
+    once = min(_elapsed(call, 5) for _ in range(3))
+    return max(1, min(1000, round(SAMPLE / once)))
+
+
+def _sample(call: Call, inner: int) -> float:
+    if inner > 1:
+        call()
+        return _elapsed(call, inner)
+    start = time.perf_counter()
+    call()
+    first = time.perf_counter() - start
+    return first if first > COLD else _elapsed(call, 1)
+
+
+def _elapsed(call: Call, times: int) -> float:
+    """Seconds a call."""
+    start = time.perf_counter()
+    for _ in repeat(None, times):
+        call()
+    return (time.perf_counter() - start) / times
+
+
+class Turn:
+    """Shares a machine: takes turns with builds and tests, for up to a minute's worth of cases.
+
+    `command` runs another command alone on this machine, as `flock FILE` does where builds hold the
+    same lock shared.
+    """
+
+    HOLD = 45.0
+
+    def __init__(self, command: str = "") -> None:
+        self._command = shlex.split(command)
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def case(self) -> Iterator[None]:
+        if self._command and self._holder is None:
+            self._holder = subprocess.Popen(
+                [*self._command, "sh", "-c", "echo mine; cat"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            assert self._holder.stdout
+            if self._holder.stdout.readline() != b"mine\n":
+                raise RuntimeError(f"{self._command} did not run its command")
+            self._since = time.monotonic()
+        yield
+        if time.monotonic() - self._since > self.HOLD:
+            self.release()
+
+    def release(self) -> None:
+        if self._holder:
+            self._holder.communicate()  # the end of its input is the end of the turn
+            self._holder = None

@@ -1,0 +1,138 @@
+"""The benchmark measures, saves and reports; its figures are nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Last: `import linreg_ops` still finds the installed package first.
+sys.path.append(str(ROOT))
+
+from benchmarks import goals, report, tables  # noqa: E402
+from benchmarks.harness import Mode, Session  # noqa: E402
+from benchmarks.machine import Peaks, describe  # noqa: E402
+from benchmarks.measure import interleave  # noqa: E402
+from benchmarks.peers import installed  # noqa: E402
+from benchmarks.problem import Arena, error, truth  # noqa: E402
+from benchmarks.results import EAGER, KERNELS, RESULTS, Results, Row, Timing, load_all  # noqa: E402
+from benchmarks.suites import SUITES  # noqa: E402
+
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    found = installed(["linreg_ops", "tensorflow", "numpy"])
+    return Session(Mode.smoke(), [p for p in found if "XLA" not in p.name], threads=1)
+
+
+# The others differ from these in shapes only.
+SMOKED = set(SUITES) - {"few_targets", "grid", "over_rows"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", sorted(SMOKED))
+def test_suite_measures_and_survives_json(session: Session, name: str, tmp_path: Path) -> None:
+    rows = list(SUITES[name](session))
+    results = Results(name, "smoke", describe(1), rows)
+    path = results.save(tmp_path)
+    assert Results.load(path) == results
+    assert rows
+    for row in rows:
+        # Wrong results would make the times worthless. float16 sums to three digits.
+        for who, wrong in row.errors.items():
+            if row.extra.get("unit") != "epsilon":
+                assert wrong.grad < (0.02 if row.case.get("w_dtype") else 1e-4), (row.label, who)
+        assert all(t.q1 <= t.median <= t.q3 for t in row.times.values())
+        assert name == "accuracy" or any(n.startswith("linreg_ops") for n in row.times)
+    assert all(isinstance(v.met, bool) for v in goals.verdicts({name: results}))
+    assert "| problem |" in tables.suite(results)
+
+
+def test_a_file_with_other_keys_is_refused(tmp_path: Path) -> None:
+    row = Row({"n": 1}, 4, 4, 4, 4.0, {EAGER: Timing(1.0, 1.0, 1.0, 3)})
+    path = Results("grid", "smoke", {}, [row]).save(tmp_path)
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data | {"schema": 99}))
+    with pytest.raises(ValueError, match="schema 99"):
+        Results.load(path)
+    data["rows"][0]["surprise"] = 1
+    path.write_text(json.dumps(data))
+    with pytest.raises(TypeError, match="surprise"):
+        Results.load(path)
+
+
+def test_derived_figures() -> None:
+    def timing(seconds: float) -> Timing:
+        return Timing(seconds, seconds, seconds, 3)
+
+    times = {EAGER: 2e-3, KERNELS: 1.5e-3, "NumPy": 5e-3, "JAX": 4e-3, "read a": 2e-3}
+    times |= {"read b": 1e-3, "fma float32": 1e-11}
+    row = Row(
+        {"n": 1000, "d": 1000, "k": 1, "dtype": "float32", "intercept": True},
+        bytes=5_000_000,
+        x_bytes=4_000_000,
+        read_bytes=4_000_000,
+        flops=4e6,
+        times={name: timing(seconds) for name, seconds in times.items()},
+    )
+    assert row.label == "n=1000 d=1000 k=1 float32 intercept"
+    assert row.peers() == ["NumPy", "JAX"]
+    assert row.best() == "JAX"
+    assert row.best("TensorFlow") is None
+    assert row.bandwidth() == pytest.approx(4e9)
+    assert row.floor() == pytest.approx(1.25e-3)  # reading all inputs; the arithmetic takes 0.04 ms
+    assert row.fraction(EAGER) == pytest.approx(0.625)
+    assert row.ratio("JAX") == pytest.approx(2.0)
+    assert row.gigabytes_per_second(EAGER) == pytest.approx(2.0)
+
+
+def test_a_wrong_result_shows_in_the_error() -> None:
+    problem = Arena().problem(100, 3, 2, np.float64, intercept=True, sample_weight=True)
+    true = truth(problem)
+    assert true is not None
+    loss, grad = float(true[0]), true[1].astype(np.float64)
+    assert error((loss, grad), true).grad < 1e-15
+    grad[0, 1] *= 1.01
+    wrong = error((loss * 1.5, grad), true)
+    assert wrong.loss == pytest.approx(0.5)
+    assert 1e-4 < wrong.grad < 1e-2
+
+
+def test_interleave_times_everyone() -> None:
+    times = interleave({"a": lambda: None}, {"b": lambda: 2.0}, seconds=0, rounds=3)
+    assert times["b"] == Timing(2.0, 2.0, 2.0, 3)
+    assert 0 < times["a"].median < 1
+    assert times["a"].samples == 3
+
+
+@needs_compiler
+def test_peaks() -> None:
+    peaks = Peaks(threads=1)
+    x = np.ones(1 << 20, np.uint8)
+    assert len(peaks.best_readers(x)) == 3
+    assert all(read() > 0 for read in peaks.readers(x, passes=2).values())
+    for dtype in (np.float32, np.float64):
+        assert 0 < peaks.multiply_add(np.dtype(dtype))() < 1e-8
+
+
+def test_splice_needs_its_markers() -> None:
+    text = f"head\n{report.BEGIN}\nold\n{report.END}\ntail\n"
+    assert report.splice(text, "new") == f"head\n{report.BEGIN}\n\nnew\n\n{report.END}\ntail\n"
+    with pytest.raises(ValueError, match="lacks the lines"):
+        report.splice("no markers", "new")
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    suites = load_all()
+    readme = (ROOT / "README.md").read_text()
+    assert report.splice(readme, report.section(suites)) == readme
+    assert (RESULTS / "README.md").read_text() == report.full(suites)
+    for picture in RESULTS.glob("*.svg"):
+        assert f"benchmarks/results/{picture.name}" in readme
