@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.python.eager import record
 
 from . import _gradients, _library, _statistics, stock
 
@@ -133,8 +132,7 @@ def linear_l2_loss_and_grad(
         loss, grad = stock.loss_and_grad(x, w, y, weights, intercept)
         return LossAndGrad(loss if loss.shape.rank == 0 else tf.reduce_sum(loss), grad)
     loss, grad = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
-    if not tf.executing_eagerly() or record.could_possibly_record():
-        grad = _ops.linreg_saved_gradient(x, grad, w, y, weights, intercept=intercept)
+    grad = _gradients.saved_gradient(x, grad, w, y, weights, intercept)
     return LossAndGrad(loss if loss.shape.rank == 0 else tf.reduce_sum(loss), grad)
 
 
@@ -211,27 +209,30 @@ def _convert(
 
     The generated wrappers would cast NumPy arrays to another argument's dtype without a word.
     """
-    # The hint is for lists of integers; given to a float64 array it would round it.
-    hint = None if hasattr(x, "dtype") else tf.float32
-    x = tf.convert_to_tensor(x, name="x", dtype_hint=hint)
+    if not isinstance(x, tf.Tensor):
+        # The hint is for lists of integers; given to a float64 array it would round it.
+        hint = None if hasattr(x, "dtype") else tf.float32
+        x = tf.convert_to_tensor(x, name="x", dtype_hint=hint)
+    # `is`: an eager call of a small problem takes 8 µs, and comparing two DTypes half of one.
     dtype = x.dtype
-    if dtype not in _FLOATS:
+    if not (dtype is tf.float32 or dtype is tf.float64) and dtype not in _FLOATS:
         raise TypeError(
             f"x must be float32, float64, float16 or bfloat16, got {dtype.name}; "
             "convert it with tf.cast"
         )
     w = _as_tensor(w, "w", dtype)
-    if w.dtype != dtype and not (w.dtype == tf.float32 and dtype.size == 2):
+    w_dtype = w.dtype
+    if w_dtype is not dtype and not (w_dtype == tf.float32 and dtype.size == 2):
         allowed = f"{dtype.name} or float32" if dtype.size == 2 else dtype.name
         raise TypeError(
-            f"w must have x's dtype, {allowed}, got {w.dtype.name}; convert it with tf.cast"
+            f"w must have x's dtype, {allowed}, got {w_dtype.name}; convert it with tf.cast"
         )
-    y = _as_tensor(y, "y", w.dtype)
-    weights = [] if sample_weight is None else [_as_tensor(sample_weight, "sample_weight", w.dtype)]
+    y = _as_tensor(y, "y", w_dtype)
+    weights = [] if sample_weight is None else [_as_tensor(sample_weight, "sample_weight", w_dtype)]
     for argument, value in (("y", y), *(("sample_weight", s) for s in weights)):
-        if value.dtype != w.dtype:
+        if value.dtype is not w_dtype:
             raise TypeError(
-                f"{argument} must have w's dtype, {w.dtype.name}, got {value.dtype.name}; "
+                f"{argument} must have w's dtype, {w_dtype.name}, got {value.dtype.name}; "
                 "convert it with tf.cast"
             )
     return x, w, y, weights
