@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from . import _gradients, _library, _statistics, stock
+from . import _gradients, _library, _pfor, _statistics, stock
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
 
 _ops = _library.load()
 _gradients.register()
+_pfor.register()
 _statistics.register()
 
 _FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
