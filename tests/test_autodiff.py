@@ -10,7 +10,10 @@ from oracles import problem, unit_roundoff
 
 import linreg_ops as lo
 
-pytestmark = pytest.mark.usefixtures("no_tensorflow_warnings")
+pytestmark = [
+    pytest.mark.composes("Autodiff: any order, forward mode, Jacobians, Hessians"),
+    pytest.mark.usefixtures("no_tensorflow_warnings"),
+]
 FORWARD, PASS_ON = "Linreg>L2LossGrad", "Linreg>SavedGradient"
 HESSIAN = "Linreg>HessianVectorProduct"
 MATRIX_PRODUCTS = ("MatMul", "_MklMatMul", "_FusedMatMul", "_MklFusedMatMul", "BatchMatMulV2")
@@ -175,6 +178,7 @@ def test_batch_jacobian(rng, intercept):
     assert_equal(jacobian(case.our_grad), jacobian(case.stock_grad))
 
 
+@pytest.mark.composes("v1 graphs and sessions")
 @pytest.mark.parametrize("rank", [1, 2])
 def test_v1_gradients_and_hessians(rng, rank):
     case = Case(rng, rank, True, True)
@@ -234,6 +238,7 @@ def count(kernels, *names):
     return sum(kernels[name] for name in names)
 
 
+@pytest.mark.composes("Loss and gradient from one read of x")
 @pytest.mark.parametrize("launched", [eager_kernels, graph_kernels], ids=["eager", "function"])
 def test_gradient_of_the_loss_is_one_pass(rng, launched):
     """No Hessian-vector product, and no product of the size of x where x is a constant."""
@@ -243,6 +248,7 @@ def test_gradient_of_the_loss_is_one_pass(rng, launched):
     assert count(kernels, HESSIAN, *MATRIX_PRODUCTS) == 0
 
 
+@pytest.mark.composes("Loss and gradient from one read of x")
 def test_gradient_of_the_loss_is_one_pass_in_v1(rng):
     x, w, y, _ = problem(rng, 9, 3, 2)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -257,6 +263,7 @@ def test_gradient_of_the_loss_is_one_pass_in_v1(rng):
     assert not {HESSIAN, *MATRIX_PRODUCTS} & set(ran)
 
 
+@pytest.mark.composes("Loss and gradient from one read of x")
 @pytest.mark.parametrize("launched", [eager_kernels, graph_kernels], ids=["eager", "function"])
 def test_hessian_vector_product_is_one_more_pass(rng, launched):
     x, w, y, _ = problem(rng, 9, 3, 2)

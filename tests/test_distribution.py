@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from fresh import run
 
+pytestmark = pytest.mark.composes("Strategies: mirrored, multi-worker, parameter server")
+
 # Integer data, five rows to one shard and four to the other, and the truth of four steps.
 DATA = """
 import numpy as np

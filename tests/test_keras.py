@@ -11,7 +11,10 @@ from tensorflow.python.eager import context
 import linreg_ops.keras as lk
 
 # Keras' own, on saving with NumPy 2.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.composes("Keras 3: layers, mixed precision, symbolic inputs"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 N, D = 96, 5
 

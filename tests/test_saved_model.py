@@ -11,6 +11,8 @@ from fresh import run
 
 import linreg_ops as lo
 
+pytestmark = pytest.mark.composes("SavedModel, with and without this package")
+
 N, D, K = 7, 3, 2
 
 

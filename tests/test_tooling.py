@@ -12,6 +12,7 @@ import linreg_ops as lo
 from linreg_ops import _library
 
 pytestmark = [
+    pytest.mark.composes("Profiler, grappler, numeric checks, determinism"),
     pytest.mark.usefixtures("no_tensorflow_warnings"),
 ]
 

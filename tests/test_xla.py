@@ -13,7 +13,10 @@ from oracles import assert_within, problem, truth
 
 import linreg_ops as lo
 
-pytestmark = pytest.mark.usefixtures("no_tensorflow_warnings")
+pytestmark = [
+    pytest.mark.composes("XLA, and auto-clustering"),
+    pytest.mark.usefixtures("no_tensorflow_warnings"),
+]
 
 CASES = [
     pytest.param(*case, id="-".join(str(part) for part in case))

@@ -1,0 +1,248 @@
+"""The README's table of ways to compose the ops: what the tests show, beside stock TensorFlow.
+
+    python tests/composability.py
+
+runs every test marked `@pytest.mark.composes("row")`, puts the same demand to
+`tf.nn.l2_loss(tf.matmul(x, w) - y)` in the probes below, and rewrites the table.
+"""
+
+import re
+import sys
+import tempfile
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from fresh import run
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- composability: tests/composability.py writes this -->", "<!-- end -->"
+
+
+def stock(x, w, y):
+    """What these ops stand in for."""
+    return tf.nn.l2_loss(tf.matmul(x, w) - y)
+
+
+def data(*batch):
+    rng = np.random.default_rng(1)
+    shapes = ((*batch, 8, 3), (*batch, 3, 2), (*batch, 8, 2))
+    return [tf.constant(rng.standard_normal(shape)) for shape in shapes]
+
+
+def autodiff():
+    x, w, y = data()
+    with tf.GradientTape() as third:
+        third.watch(x)
+        with tf.GradientTape(persistent=True) as second:
+            second.watch(w)
+            with tf.GradientTape() as first:
+                first.watch(w)
+                loss = stock(x, w, y)
+            grad = first.gradient(loss, w)
+        product = second.gradient(grad, w)
+    assert second.jacobian(grad, w) is not None
+    assert third.gradient(product, x) is not None
+    with tf.autodiff.ForwardAccumulator(w, tf.ones_like(w)) as forward:
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            loss = stock(x, w, y)
+        grad = tape.gradient(loss, w)
+    assert forward.jvp(grad) is not None
+
+
+def one_read():
+    @tf.function
+    def loss_and_grad(x, w, y):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            loss = stock(x, w, y)
+        return loss, tape.gradient(loss, w)
+
+    graph = loss_and_grad.get_concrete_function(*data()).graph
+    readers = graph.inputs[0].consumers()
+    assert len(readers) == 1, f"{len(readers)} ops read x"
+
+
+def vectorized_map():
+    x, w, y = data()
+    tf.vectorized_map(lambda w: stock(x, w, y), tf.stack([w, 2 * w]), fallback_to_while_loop=False)
+
+
+def batch():
+    stock(*data(4))
+
+
+def xla():
+    @tf.function(jit_compile=True)
+    def loss_and_grad(x, w, y):
+        loss = stock(x, w, y)
+        return loss, tf.gradients(loss, w)
+
+    loss_and_grad(*data())
+
+
+def function():
+    x, w, y = data()
+    unknown = [tf.TensorSpec([None, None], tf.float64)] * 3
+    traced = tf.function(stock, input_signature=unknown)
+    traced(x, w, y)
+    tf.map_fn(lambda w: traced(x, w, y), tf.stack([w, w]), fn_output_signature=tf.float64)
+    tf.while_loop(lambda t: t < 1.0, lambda t: [t + 1.0 + 0.0 * traced(x, w, y)], [w[0, 0]])
+    rows = tf.data.Dataset.from_tensors((x, y)).map(
+        lambda x, y: stock(x, w, y), num_parallel_calls=2
+    )
+    assert len(list(rows)) == 1
+
+
+def v1():
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        w = tf.compat.v1.placeholder(tf.float64, [3, 2], name="w")
+        loss = stock(np.ones((8, 3)), w, np.ones((8, 2)))
+        session.run(tf.gradients(loss, w), {w: np.ones((3, 2))})
+        definition = graph.as_graph_def()
+    with tf.Graph().as_default():
+        tf.import_graph_def(definition)
+
+
+def saved_model():
+    module = tf.Module()
+    module.loss = tf.function(stock)
+    x, w, y = data()
+    module.loss(x, w, y)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder)
+        loss = tf.saved_model.load(folder).loss
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        value = loss(x, w, y)
+    assert tape.gradient(value, w) is not None
+
+
+def distribution():
+    run(
+        """
+        import tensorflow as tf
+        cpu, = tf.config.list_physical_devices("CPU")
+        half = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [half, half])
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        @tf.function
+        def step(x, w, y):
+            losses = strategy.run(lambda: tf.nn.l2_loss(tf.matmul(x, w) - y))
+            return strategy.reduce("SUM", losses, axis=None)
+        assert float(step(tf.ones([4, 3]), tf.ones([3, 2]), tf.ones([4, 2]))) == 32.0
+        """
+    )
+
+
+def keras_layer():
+    import keras
+
+    class Loss(keras.layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 2))
+
+        def call(self, x):
+            self.add_loss(
+                stock(x, tf.cast(self.kernel, x.dtype), tf.zeros([tf.shape(x)[0], 2], x.dtype))
+            )
+            return x
+
+    inputs = keras.Input([3])
+    model = keras.Model(inputs, Loss(dtype="mixed_bfloat16")(inputs))
+    model.compile("sgd", jit_compile=True)
+    model.fit(np.ones((8, 3), np.float32), verbose=0)
+
+
+def tooling():
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in ((8, 3), (3, 2), (8, 2))]
+    graph = tf.function(stock).get_concrete_function(*specs).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    cost = tf.compat.v1.profiler.profile(graph, options={**options, "output": "none"})
+    assert cost.total_float_ops >= 8 * 2 * 3 * 2
+
+
+ROWS = {
+    "Autodiff: any order, forward mode, Jacobians, Hessians": autodiff,
+    "Loss and gradient from one read of x": one_read,
+    "`vectorized_map`, without a fallback to a loop": vectorized_map,
+    "Batches of problems": batch,
+    "XLA, and auto-clustering": xla,
+    "`tf.function`, control flow, `tf.data`": function,
+    "v1 graphs and sessions": v1,
+    "SavedModel, with and without this package": saved_model,
+    "Strategies: mirrored, multi-worker, parameter server": distribution,
+    "Keras 3: layers, mixed precision, symbolic inputs": keras_layer,
+    "Profiler, grappler, numeric checks, determinism": tooling,
+}
+
+
+def probe_stock(row: str) -> str:
+    """A check mark if stock TensorFlow meets the row's demand, else what it says instead."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ROWS[row]()
+    except Exception as error:  # whatever it is, it is what a user gets
+        message = re.sub(r"^in user code:\s*(\w+Error: )?", "", str(error)).splitlines()[0]
+        return f"✗ {message}"
+    return "✓"
+
+
+class Collector:
+    """A pytest plugin: which tests of every row passed, failed, and where they are."""
+
+    def __init__(self):
+        self.rows = {}
+        self.files = defaultdict(set)
+        self.outcomes = defaultdict(list)
+
+    def pytest_collection_modifyitems(self, items):
+        for item in items:
+            self.rows[item.nodeid] = {mark.args[0] for mark in item.iter_markers("composes")}
+            for row in self.rows[item.nodeid]:
+                self.files[row].add(Path(item.path).name)
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed or (report.when == "call" and report.passed):
+            for row in self.rows[report.nodeid]:
+                self.outcomes[row].append(report.passed)
+
+    def cell(self, row: str) -> str:
+        outcomes = self.outcomes[row]
+        if not outcomes:
+            return "✗ not tested"
+        files = ", ".join(f"[{name}](tests/{name})" for name in sorted(self.files[row]))
+        return f"{'✓' if all(outcomes) else '✗'} {files}"
+
+
+def table(ours) -> str:
+    lines = ["| | `linreg_ops` | `tf.nn.l2_loss(tf.matmul(x, w) - y)` |", "|---|---|---|"]
+    lines += [f"| {row} | {ours(row)} | {probe_stock(row)} |" for row in ROWS]
+    return "\n".join(lines)
+
+
+def read_table() -> dict[str, tuple[str, str]]:
+    """The README's table: ours and stock's cell of every row."""
+    text = README.read_text()
+    assert text.count(BEGIN) == 1, f"README.md needs {BEGIN} ... {END} once"
+    lines = text.split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row: (ours, theirs) for row, ours, theirs in cells}
+
+
+def main() -> int:
+    collector = Collector()
+    status = pytest.main(["-q", "-m", "composes and not slow", *sys.argv[1:]], plugins=[collector])
+    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
+    written = f"{BEGIN}\n\n{table(collector.cell)}\n\n{END}"
+    README.write_text(re.sub(pattern, lambda _: written, README.read_text(), flags=re.S))
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
