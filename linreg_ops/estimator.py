@@ -128,6 +128,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             s = _check_sample_weight(sample_weight, x, dtype=x.dtype)
             if s.min() < 0:
                 raise ValueError("sample_weight must not be negative")
+            if not s.any():
+                raise ValueError("sample_weight must not be all zero")
 
         problem = _Problem(x, targets, s, self.fit_intercept, self.standardize)
         if self.learning_rate is None:
@@ -189,32 +191,32 @@ class _Problem:
     ) -> None:
         self.type = x.dtype
         self.intercept = intercept
-        self.centre_x, self.scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
-        self.centre_y = np.zeros(y.shape[1])
+        self.centre_x, self.centre_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
+        self.scale = np.ones(x.shape[1])
         self.implicit_ones = intercept and not standardize
-        if standardize:
-            x, y = self._standardized(x, y, s)
-        self.x, self.y = np.ascontiguousarray(x), np.ascontiguousarray(y)
-        self.s = s
-        self.w_shape = (x.shape[1] + int(self.implicit_ones), y.shape[1])
         weight = np.ones(len(y)) if s is None else s.astype(np.float64)
-        self.norm_y = np.sqrt(weight @ np.square(y, dtype=np.float64))
+        if standardize:
+            x, y = self._standardized(x, y, weight)
+        self.x, self.y, self.s = np.ascontiguousarray(x), np.ascontiguousarray(y), s
+        self.w_shape = (x.shape[1] + int(self.implicit_ones), y.shape[1])
+        self.norm_y = np.sqrt(np.einsum("i,ij,ij->", weight, y, y))
         self.norm_x = np.sqrt(
-            weight @ np.einsum("ij,ij->i", x, x, dtype=np.float64)
-            + weight.sum() * self.implicit_ones
+            np.einsum("i,ij,ij->", weight, x, x) + weight.sum() * self.implicit_ones
         )
 
-    def _standardized(self, x: Array, y: Array, s: Array | None) -> tuple[Array, Array]:
-        if self.intercept and (s is None or s.any()):
-            self.centre_x = np.average(x.astype(np.float64, copy=False), axis=0, weights=s)
-            self.centre_y = np.average(y.astype(np.float64, copy=False), axis=0, weights=s)
-        x = (x - self.centre_x).astype(self.type, copy=False)
-        y = (y - self.centre_y).astype(self.type, copy=False)
-        scale = np.sqrt(np.average(np.square(x, dtype=np.float64), axis=0, weights=s))
+    def _standardized(self, x: Array, y: Array, weight: Array) -> tuple[Array, Array]:
+        # einsum adds in float64, as the weights are, without a float64 copy of X.
+        total = weight.sum()
+        if self.intercept:
+            # In X's type: what is subtracted here is exactly what is taken into account later.
+            self.centre_x = (np.einsum("i,ij->j", weight, x) / total).astype(self.type)
+            self.centre_y = (np.einsum("i,ij->j", weight, y) / total).astype(self.type)
+        x = x - self.centre_x.astype(self.type)
+        y = y - self.centre_y.astype(self.type)
+        scale = np.sqrt(np.einsum("i,ij,ij->j", weight, x, x) / total)
         # What is left of a constant column after centring is rounding: fitting it would be fitting
         # noise. Its coefficient is 0.
-        rounding = 8 * np.finfo(self.type).eps * np.abs(self.centre_x)
-        constant = scale <= rounding
+        constant = scale <= 8 * np.finfo(self.type).eps * np.abs(self.centre_x)
         self.scale = np.where(constant, 1.0, scale)
         x /= self.scale.astype(self.type)
         x[:, constant] = 0.0
@@ -225,7 +227,7 @@ class _Problem:
         if self.implicit_ones:
             return w[0].astype(self.type), w[1:].astype(self.type)
         coef = w / self.scale[:, None]
-        intercept = self.centre_y - self.centre_x @ coef
+        intercept = self.centre_y - self.centre_x.astype(np.float64) @ coef
         return intercept.astype(self.type), coef.astype(self.type)
 
     def loss_and_grad(self, w: Array) -> tuple[float, Array]:
@@ -250,7 +252,7 @@ class _Problem:
         # The second term is the rounding of X·w - y itself: no step gets below it.
         eps = np.finfo(self.type).eps
         residual = np.sqrt(2.0 * max(loss, 0.0))
-        limit = self.norm_x * (max(tol, eps) * residual + 4 * eps * np.linalg.norm(self.norm_y))
+        limit = self.norm_x * (max(tol, eps) * residual + 4 * eps * self.norm_y)
         return bool(np.linalg.norm(grad) <= limit)
 
     def conjugate_gradients(self, num_steps: int, tol: float) -> tuple[Array, Array]:

@@ -11,10 +11,12 @@ import linreg_ops
 MODULES = [
     "linreg_ops",
     "linreg_ops._library",
+    "linreg_ops.demo",
     "linreg_ops.estimator",
     "linreg_ops.keras",
     "linreg_ops.kernels",
     "linreg_ops.ops",
+    "linreg_ops.plotting",
     "linreg_ops.reference",
     "linreg_ops.stock",
     "linreg_ops.training",

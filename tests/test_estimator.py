@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import tracemalloc
 
 import nist
 import numpy as np
@@ -118,6 +119,18 @@ def test_zero_weights_remove_rows(rng):
     np.testing.assert_allclose(weighted.coef_, removed.coef_, rtol=1e-8)
 
 
+def test_memory_is_one_copy_of_x(rng):
+    """Nothing of X's size but its standardised copy; nothing at all without standardizing."""
+    x, y = rng.normal(size=(200_000, 8)).astype(np.float32), np.ones(200_000, np.float32)
+    for standardize, copies in ((True, 1), (False, 0)):
+        tracemalloc.start()
+        LinearRegression(standardize=standardize).fit(x, y)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # A few vectors of n float64 numbers come on top, each a quarter of X here.
+        assert peak < (copies + 1) * x.nbytes
+
+
 def test_loss_curve_is_the_loss(rng):
     x, y = rng.normal(size=(60, 4)), rng.normal(size=60)
     model = LinearRegression(standardize=False).fit(x, y)
@@ -196,6 +209,8 @@ def test_parameters_out_of_range(parameters, message):
 def test_input_errors():
     with pytest.raises(ValueError, match="sample_weight must not be negative"):
         LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0], sample_weight=[1.0, -1.0])
+    with pytest.raises(ValueError, match="zero"):
+        LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0], sample_weight=[0.0, 0.0])
     with pytest.raises(ValueError, match="NaN"):
         LinearRegression().fit([[1.0], [np.nan]], [1.0, 2.0])
     with pytest.raises(NotFittedError):
