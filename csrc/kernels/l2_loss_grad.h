@@ -138,4 +138,63 @@ std::vector<Variant> Variants();
 Status ActiveIsa(const char** name);
 
 }  // namespace cpu
+
+// The same on an NVIDIA GPU. Every pointer in Data, LossGrad and Descent is device memory, except
+// Descent::rates, which may be freed as soon as the call returns. Calls enqueue work on a stream
+// and do not wait for it; an error that appears later is the stream's. In a build without CUDA
+// every call returns kUnsupported.
+namespace cuda {
+
+// True in a build with CUDA, whether or not this machine has a GPU.
+bool Compiled();
+
+// What the partition of the work depends on beside the shape: the bits of a result are the same on
+// devices of equal numbers.
+struct Device {
+  int multiprocessors = 0;
+  int compute_capability = 0;         // 90 for Hopper
+  std::int64_t shared_per_block = 0;  // bytes, with the opt-in
+  std::int64_t shared_per_multiprocessor = 0;
+  std::int64_t shared_reserved = 0;  // of each block's, by the driver
+  std::int64_t l2_bytes = 0;
+  bool cooperative_launch = false;
+  bool bulk_copies = false;  // cp.async.bulk instead of cp.async; same bits
+};
+
+// The current device of the calling thread. Names the driver that is needed if it is too old.
+Status CurrentDevice(Device* device);
+
+// C = op(A)·B + beta·C, row-major and contiguous: op(A) is [m, k], B is [k, n], C is [m, n].
+struct Gemm {
+  struct Call {
+    bool transpose_a = false;  // A is stored as [k, m]
+    std::int64_t m = 0, n = 0, k = 0;
+    DType ab_type = DType::kFloat32;
+    DType c_type = DType::kFloat32;  // float64 for float64 A and B, else float32
+    const void* a = nullptr;
+    const void* b = nullptr;
+    void* c = nullptr;
+    double beta = 0;  // 0 or 1; C is not read when it is 0
+  };
+  // Enqueues on the caller's stream. Null: this library's own plain kernels.
+  Status (*run)(void* context, const Call& call) = nullptr;
+  void* context = nullptr;
+};
+
+// Bytes of workspace (256-byte aligned, uninitialised device memory) that a call needs, whatever
+// the alignment of its inputs.
+std::int64_t WorkspaceBytes(const Data& data, const Device& device);
+std::int64_t DescentWorkspaceBytes(const Data& data, const Descent& descent, const Device& device);
+
+// `stream` is a cudaStream_t of the current device. Both validate first, and both fail without
+// touching an output if `workspace_bytes` is too small. The workspace must stay allocated until the
+// stream has passed the call.
+Status ComputeLossGrad(const Data& data, const LossGrad& out, const Device& device, void* stream,
+                       void* workspace, std::int64_t workspace_bytes, const Gemm& gemm = {});
+
+// `cancelled` is polled between launches, while the GPU may still be working on earlier ones.
+Status ComputeDescent(const Data& data, const Descent& descent, const Device& device, void* stream,
+                      void* workspace, std::int64_t workspace_bytes, const Gemm& gemm = {});
+
+}  // namespace cuda
 }  // namespace linreg_ops

@@ -1,0 +1,4 @@
+#include "kernels/cuda/fused_launch.cuh"
+
+template linreg_ops::Status linreg_ops::cuda::LaunchFused<__half>(const FusedArgs&, bool,
+                                                                  cudaStream_t);

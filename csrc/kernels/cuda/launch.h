@@ -1,0 +1,65 @@
+// Kernel launches whose errors become a Status that names the launch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "kernels/l2_loss_grad.h"
+
+namespace linreg_ops {
+namespace cuda {
+
+inline Status CheckCuda(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return Status();
+  cudaGetLastError();  // clears it, unless it is sticky
+  std::string message = what + " failed: " + cudaGetErrorName(error) + " (error " +
+                        std::to_string(static_cast<int>(error)) + "): " + cudaGetErrorString(error);
+  if (error == cudaErrorInsufficientDriver) {
+    message += ". These kernels were built with CUDA " + std::to_string(CUDART_VERSION / 1000) +
+               "." + std::to_string(CUDART_VERSION % 1000 / 10) +
+               ", which needs an NVIDIA driver of its generation or newer (r580 for CUDA 13)";
+  } else if (error == cudaErrorNoKernelImageForDevice) {
+    message += ". This build has no code for this GPU; LINREG_OPS_CUDA_ARCHITECTURES chooses it";
+  }
+  return {Status::Code::kInternal, message};
+}
+
+struct LaunchConfig {
+  const char* name;  // of the kernel, for errors
+  dim3 grid;
+  int threads;
+  std::size_t shared_bytes;
+  bool cooperative;
+  cudaStream_t stream;
+};
+
+template <typename... Parameters, typename... Arguments>
+Status Launch(const LaunchConfig& config, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  constexpr std::size_t kWithoutOptIn = 48 << 10;
+  if (config.shared_bytes > kWithoutOptIn) {
+    Status status = CheckCuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(config.shared_bytes)),
+                              std::string("asking for ") + std::to_string(config.shared_bytes) +
+                                  " bytes of shared memory for " + config.name);
+    if (!status.ok()) return status;
+  }
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim = config.grid;
+  launch.blockDim = dim3(static_cast<unsigned>(config.threads));
+  launch.dynamicSmemBytes = config.shared_bytes;
+  launch.stream = config.stream;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  launch.attrs = &attribute;
+  launch.numAttrs = config.cooperative ? 1 : 0;
+  return CheckCuda(cudaLaunchKernelEx(&launch, kernel, std::forward<Arguments>(arguments)...),
+                   std::string("launching ") + config.name);
+}
+
+}  // namespace cuda
+}  // namespace linreg_ops

@@ -1,0 +1,119 @@
+// Sums in a fixed order: within a block, over the blocks' partial sums, and the barrier between.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/plan.h"
+
+namespace linreg_ops {
+namespace cuda {
+
+// Sums value[i] over the threads of equal threadIdx.x % span (a power of two), for threads below
+// `span`: shuffles within a warp, then the warps in order, in float64. `shared` holds V · kThreads.
+// Every thread of the block calls it, after a __syncthreads() since the last use of `shared`.
+template <int V, typename A>
+__device__ inline void SumOverGroups(A (&value)[V], int span, A* shared, double (&sum)[V]) {
+  for (int mask = 16; mask >= span; mask >>= 1) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) value[i] += __shfl_xor_sync(0xffffffffu, value[i], mask);
+  }
+  const int width = span > 32 ? span : 32;
+  const int t = threadIdx.x;
+  if (width == kThreads) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum[i] = value[i];
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < V; ++i) shared[i * kThreads + t] = value[i];
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < V; ++i) {
+    sum[i] = 0;
+    if (t < width) {
+      for (int g = t; g < kThreads; g += width) sum[i] += shared[i * kThreads + g];
+    }
+  }
+  __syncthreads();
+}
+
+// N (a power of two) values of every lane, summed over the warp: lane l gets value l / (32 / N) in
+// value[0]. N − 1 + log2(32 / N) shuffles, where a butterfly of each value would take 5 · N.
+template <int N, int Mask = 16, typename A>
+__device__ inline void SumOverWarp(A* value) {
+  if constexpr (Mask > 0) {
+    if constexpr (N > 1) {
+      const bool upper = threadIdx.x & Mask;
+#pragma unroll
+      for (int i = 0; i < N / 2; ++i) {
+        const A keep = upper ? value[i + N / 2] : value[i];
+        const A give = upper ? value[i] : value[i + N / 2];
+        value[i] = keep + __shfl_xor_sync(0xffffffffu, give, Mask);
+      }
+    } else {
+      value[0] += __shfl_xor_sync(0xffffffffu, value[0], Mask);
+    }
+    SumOverWarp<(N > 1 ? N / 2 : 1), Mask / 2>(value);
+  }
+}
+
+// One row of numbers for each of `count` blocks, to be summed over the blocks.
+struct Partials {
+  const void* base = nullptr;
+  std::int64_t stride = 0;
+  std::int64_t count = 0;
+  bool narrow = false;  // float32 rather than float64
+
+  __device__ double At(std::int64_t block, std::int64_t i) const {
+    // Past L1, which is not coherent with what other blocks wrote during this launch.
+    if (narrow) return __ldcg(static_cast<const float*>(base) + block * stride + i);
+    return __ldcg(static_cast<const double*>(base) + block * stride + i);
+  }
+};
+
+// Calls use(i, total of number i) for i in [first, last), each by one thread. The whole block
+// calls.
+template <typename Use>
+__device__ inline void ForEachTotal(const Partials& partials, std::int64_t first, std::int64_t last,
+                                    double* shared, const Use& use) {
+  int span = 1;
+  while (span < kThreads && span < last - first) span *= 2;
+  const int lane = threadIdx.x % span;
+  const int groups = kThreads / span;
+  for (std::int64_t base = first; base < last; base += span) {
+    const std::int64_t i = base + lane;
+    double value[1] = {0};
+    if (i < last) {
+#pragma unroll 8
+      for (std::int64_t b = threadIdx.x / span; b < partials.count; b += groups) {
+        value[0] += partials.At(b, i);
+      }
+    }
+    double total[1];
+    SumOverGroups(value, span, shared, total);
+    if (threadIdx.x < span && i < last) use(i, total[0]);
+  }
+}
+
+// All blocks of a cooperative launch; `counter` starts at zero and `arrivals` counts up alike in
+// every block. Writes before it are seen after it by reads that bypass L1.
+__device__ inline void GridBarrier(unsigned* counter, unsigned* arrivals) {
+  __syncthreads();
+  *arrivals += gridDim.x;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(counter, 1u);
+    // The difference is right across wrap-around.
+    while (static_cast<int>(*static_cast<volatile unsigned*>(counter) - *arrivals) < 0) {
+      __nanosleep(32);
+    }
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+}  // namespace cuda
+}  // namespace linreg_ops

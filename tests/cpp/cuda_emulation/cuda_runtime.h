@@ -1,0 +1,285 @@
+// Stands in for the CUDA runtime's header: see README.md.
+#pragma once
+
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#define CUDART_VERSION 13000
+#define __global__
+#define __device__
+#define __host__
+#define __shared__
+#define __align__(n) __attribute__((aligned(n)))
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct uint4 {
+  unsigned x, y, z, w;
+};
+
+namespace linreg_ops {
+namespace cuda {
+// What `extern __shared__ unsigned char shared[]` in a kernel refers to.
+inline constexpr std::size_t kEmulatedSharedBytes = 256 << 10;
+extern unsigned char shared[];
+}  // namespace cuda
+}  // namespace linreg_ops
+
+namespace cuda_emulation {
+
+[[noreturn]] inline void Fail(const char* what) {
+  std::fprintf(stderr, "CUDA emulation: %s\n", what);
+  std::abort();
+}
+
+// Threads that wait for each other, over and over.
+struct Barrier {
+  int members = 0, arrived = 0;
+  std::uint64_t generation = 0;
+  void Release() {
+    arrived = 0;
+    ++generation;
+  }
+};
+
+struct PendingCopy {
+  void* to;
+  const void* from;
+  std::size_t bytes;
+};
+
+struct BulkBarrier {
+  std::uint64_t completed = 0;
+  std::int64_t expected = -1;  // bytes of the phase, or not announced yet
+  std::vector<PendingCopy> copies;
+};
+
+struct Fiber {
+  dim3 thread;
+  int warp = 0, lane = 0;
+  bool started = false, done = false, slept = false;
+  const std::uint64_t* awaited = nullptr;  // runnable when *awaited != seen
+  std::uint64_t seen = 0;
+  std::vector<std::vector<PendingCopy>> groups;
+  std::vector<PendingCopy> open_group;
+  std::unique_ptr<char[]> stack;
+  ucontext_t context;
+  jmp_buf jump;
+};
+
+struct Warp {
+  Barrier barrier;
+  std::uint64_t slot[2][32];
+};
+
+struct Block {
+  dim3 index;
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  Barrier barrier;
+  int alive = 0;
+  std::map<void*, BulkBarrier> bulk;
+  std::vector<unsigned char> shared;
+};
+
+struct Machine {
+  Block* block = nullptr;
+  Fiber* fiber = nullptr;
+  std::size_t shared_bytes = 0;
+  std::function<void()> body;
+  jmp_buf scheduler;
+  int order = 1;
+  int launches = 0;
+  std::vector<std::pair<const char*, const char*>> arrays;  // registered, for bounds
+};
+Machine& machine();
+
+inline void SwitchToScheduler() {
+  Fiber* fiber = machine().fiber;
+  if (_setjmp(fiber->jump) == 0) _longjmp(machine().scheduler, 1);
+}
+
+inline void Await(Barrier& barrier) {
+  Fiber* fiber = machine().fiber;
+  if (++barrier.arrived >= barrier.members) {
+    barrier.Release();
+    return;
+  }
+  fiber->awaited = &barrier.generation;
+  fiber->seen = barrier.generation;
+  SwitchToScheduler();
+}
+
+inline void CheckCopy(const PendingCopy& copy) {
+  const auto to = static_cast<unsigned char*>(copy.to);
+  if (reinterpret_cast<std::uintptr_t>(copy.to) % 16 ||
+      reinterpret_cast<std::uintptr_t>(copy.from) % 16 || copy.bytes % 16) {
+    Fail("misaligned asynchronous copy");
+  }
+  using linreg_ops::cuda::shared;
+  if (to < shared || to + copy.bytes > shared + machine().shared_bytes) {
+    Fail("asynchronous copy outside the block's shared memory");
+  }
+  const auto from = static_cast<const char*>(copy.from);
+  bool inside = machine().arrays.empty();
+  for (const auto& array : machine().arrays) {
+    inside |= from >= array.first && from + copy.bytes <= array.second;
+  }
+  if (!inside) Fail("asynchronous copy from outside an array");
+  std::memset(copy.to, 0xff, copy.bytes);
+}
+
+inline void Perform(std::vector<PendingCopy>& copies) {
+  for (const PendingCopy& copy : copies) std::memcpy(copy.to, copy.from, copy.bytes);
+  copies.clear();
+}
+
+template <typename T>
+T ShuffleXor(T value, int mask) {
+  static_assert(sizeof(T) <= 8);
+  Fiber* fiber = machine().fiber;
+  Warp& warp = machine().block->warps[fiber->warp];
+  const int parity = warp.barrier.generation & 1;
+  std::memcpy(&warp.slot[parity][fiber->lane], &value, sizeof(T));
+  Await(warp.barrier);
+  T result;
+  std::memcpy(&result, &warp.slot[parity][fiber->lane ^ mask], sizeof(T));
+  return result;
+}
+
+void RunGrid(bool cooperative);
+
+}  // namespace cuda_emulation
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the fiber that runs
+
+inline void __syncthreads() { cuda_emulation::Await(cuda_emulation::machine().block->barrier); }
+inline void __threadfence() {}
+inline void __nanosleep(unsigned) {
+  cuda_emulation::machine().fiber->slept = true;
+  cuda_emulation::SwitchToScheduler();
+}
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return cuda_emulation::ShuffleXor(value, mask);
+}
+template <typename T>
+T __ldg(const T* p) {
+  return *p;
+}
+template <typename T>
+T __ldcg(const T* p) {
+  return *p;
+}
+inline unsigned atomicAdd(unsigned* p, unsigned value) {
+  const unsigned old = *p;
+  *p += value;
+  return old;
+}
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoKernelImageForDevice = 209,
+};
+using cudaStream_t = struct CUstream_st*;
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrReservedSharedMemoryPerBlock,
+  cudaDevAttrL2CacheSize,
+  cudaDevAttrCooperativeLaunch,
+  cudaDevAttrMemoryPoolsSupported,
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int cooperative;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+
+inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
+inline const char* cudaGetErrorString(cudaError_t) { return "an error of the emulation"; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+// An H100's figures, but so few multiprocessors that small tests have several tiles a block.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = 3;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = 232448;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = 233472;
+      break;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      *value = 1024;
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = 1 << 20;
+      break;
+    default:
+      *value = 1;
+  }
+  return cudaSuccess;
+}
+inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
+  return bytes <= 232448 ? cudaSuccess : cudaErrorInvalidValue;
+}
+inline cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t) {
+  std::memset(p, value, bytes);
+  return cudaSuccess;
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  auto& machine = cuda_emulation::machine();
+  if (config->gridDim.x == 0 || config->blockDim.x == 0) return cudaErrorInvalidValue;
+  gridDim = config->gridDim;
+  blockDim = config->blockDim;
+  machine.shared_bytes = config->dynamicSmemBytes;
+  machine.body = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  ++machine.launches;
+  cuda_emulation::RunGrid(config->numAttrs > 0);
+  return cudaSuccess;
+}
