@@ -55,10 +55,19 @@ class CMakeBuild(build_ext):
             f"-DLINREG_OPS_VERSION={self.distribution.get_version()}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
             f"-Dpybind11_DIR={self.pybind11_dir()}",
+            *self.cuda_options(),
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]
         self.cmake(arguments)
         self.cmake(["--build", str(build)])
+
+    @staticmethod
+    def cuda_options():
+        names = ("LINREG_OPS_CUDA", "LINREG_OPS_CUDA_ARCHITECTURES")
+        # A default too: CMake's cache would remember an earlier build's choice.
+        defaults = {"LINREG_OPS_CUDA": "auto"}
+        values = {name: os.environ.get(name, defaults.get(name)) for name in names}
+        return [f"-D{name}={value}" for name, value in values.items() if value]
 
     @staticmethod
     def pybind11_dir():

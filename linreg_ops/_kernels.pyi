@@ -29,3 +29,48 @@ def gradient_descent(
 def active_isa() -> str: ...
 def isas() -> dict[str, bool]: ...
 def build_config() -> dict[str, Any]: ...
+
+class _Cuda:
+    """The submodule of a build with CUDA; absent from others."""
+
+    class DeviceArray:
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def dtype(self) -> str: ...
+        def to_bytes(self, stream: int = 0) -> bytes: ...
+        def __dlpack_device__(self) -> tuple[int, int]: ...
+        def __dlpack__(self, *, stream: int | None = None, **kwargs: Any) -> Any: ...
+
+    def from_bytes(
+        self, bytes: Any, dtype: str, shape: tuple[int, ...], stream: int = 0
+    ) -> DeviceArray: ...
+    def device_properties(self) -> dict[str, Any]: ...
+    def loss_and_grad(
+        self,
+        x: Any,
+        w: Any,
+        y: Any = None,
+        *,
+        intercept: bool = False,
+        sample_weight: Any = None,
+        loss_per_target: bool = False,
+        stream: int = 0,
+        bulk_copies: bool = True,
+    ) -> tuple[DeviceArray, DeviceArray]: ...
+    def gradient_descent(
+        self,
+        x: Any,
+        w: Any,
+        y: Any,
+        learning_rate: Any,
+        num_steps: int,
+        *,
+        intercept: bool = False,
+        sample_weight: Any = None,
+        momentum: float = 0.0,
+        stream: int = 0,
+        bulk_copies: bool = True,
+    ) -> tuple[DeviceArray, DeviceArray]: ...
+
+cuda: _Cuda

@@ -6,11 +6,14 @@ wider, and the loss in float64.
 
 The same bits come out for any `num_threads`, on every run, and with every instruction set that has
 a fused multiply-add.
+
+`kernels.cuda` has the same on arrays in a GPU's memory.
 """
 
+from . import _cuda as cuda
 from ._kernels import active_isa, gradient_descent, isas, loss_and_grad
 
-__all__ = ["active_isa", "gradient_descent", "isas", "loss_and_grad"]
+__all__ = ["active_isa", "cuda", "gradient_descent", "isas", "loss_and_grad"]
 
 try:
     active_isa()

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/l2_loss_grad.h"
+#include "python/cuda_arrays.h"
 #include "python/thread_pool.h"
 
 namespace py = pybind11;
@@ -263,6 +264,7 @@ py::dict BuildConfig() {
   config["tensorflow_distribution"] = LINREG_OPS_TENSORFLOW_DISTRIBUTION;
   config["tensorflow_version"] = LINREG_OPS_TENSORFLOW_VERSION;
   config["compiler"] = LINREG_OPS_COMPILER;
+  config["cuda_version"] = LINREG_OPS_CUDA_VERSION;  // empty without CUDA
   return config;
 }
 
@@ -283,4 +285,5 @@ PYBIND11_MODULE(_kernels, m) {
   m.def("active_isa", &lo::ActiveIsa);
   m.def("isas", &lo::Isas);
   m.def("build_config", &lo::BuildConfig);
+  lo::RegisterCuda(m);
 }

@@ -144,19 +144,26 @@ __global__ void __launch_bounds__(kThreads) GradKernel(const __grid_constant__ C
        c += std::int64_t{gridDim.x} * kThreads) {
     for (std::int64_t target = std::int64_t{blockIdx.y} * kChunkTargets; target < args.k;
          target += std::int64_t{gridDim.y} * kChunkTargets) {
-      A sum[kChunkTargets] = {};
+      double total[kChunkTargets] = {};
+      for (std::int64_t segment = first_row; segment < last_row; segment += kSegmentRows) {
+        const std::int64_t end =
+            segment + kSegmentRows < last_row ? segment + kSegmentRows : last_row;
+        A sum[kChunkTargets] = {};
 #pragma unroll 4
-      for (std::int64_t row = first_row; row < last_row; ++row) {
-        const A value = Element<T>::Load(x[row * args.d + c]);
+        for (std::int64_t row = segment; row < end; ++row) {
+          const A value = Element<T>::Load(x[row * args.d + c]);
 #pragma unroll
-        for (int t = 0; t < kChunkTargets; ++t) {
-          if (target + t < args.k) sum[t] += value * residuals[row * args.k + target + t];
+          for (int t = 0; t < kChunkTargets; ++t) {
+            if (target + t < args.k) sum[t] += value * residuals[row * args.k + target + t];
+          }
         }
+#pragma unroll
+        for (int t = 0; t < kChunkTargets; ++t) total[t] += static_cast<double>(sum[t]);
       }
 #pragma unroll
       for (int t = 0; t < kChunkTargets; ++t) {
         if (target + t < args.k) {
-          AddPartial(partial + c * args.k + target + t, static_cast<double>(sum[t]), args.first);
+          AddPartial(partial + c * args.k + target + t, total[t], args.first);
         }
       }
     }

@@ -1,6 +1,6 @@
 // The fused pass over X: R = X·W − Y, the loss and Xᵀ·diag(s)·R from one read of every row, and,
 // for a descent, the steps around it in the same launch. Accumulates in float32 (float64 for
-// float64) within a segment of about a thousand rows a thread, in float64 beyond; the loss in
+// float64) within a segment of some hundred rows a thread, in float64 beyond; the loss in
 // float64.
 #pragma once
 

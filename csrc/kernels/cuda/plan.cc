@@ -19,8 +19,6 @@ constexpr int kMaxStages = 8;
 constexpr int kMaxDescentStages = 16;
 // What one block reads in about the time that a second launch, or a grid barrier, costs.
 constexpr std::int64_t kSingleBlockBytes = 128 << 10;
-// Additions to one float32 accumulator before it is merged into float64.
-constexpr std::int64_t kSegmentRows = 1024;
 constexpr std::int64_t kBarrierBytes = 128;  // one 8-byte mbarrier per stage
 constexpr std::int64_t kAlign = 128;
 

@@ -21,6 +21,9 @@ enum class Path {
              // which finds the chunk in L2
 };
 
+// Additions to one float32 accumulator before it is merged into float64.
+constexpr std::int64_t kSegmentRows = 480;
+
 constexpr bool IsWide(DType type) { return type == DType::kFloat64; }
 
 // Elements of X that a thread loads at a time: 16 bytes, but 8 where 16-bit elements with many

@@ -1,0 +1,161 @@
+"""The raw kernels on GPU arrays: of PyTorch, CuPy, JAX or any library that speaks DLPack.
+
+C-contiguous arrays of float32, float64, float16 or bfloat16, all on one GPU; `w`, `y` and
+C-contiguous arrays of float32, float64, float16 or bfloat16, all on one GPU; `w`, `y` and
+`sample_weight` share one dtype: x's, or float32 when x's has 16 bits. Nothing is copied, and
+nothing waits: the work is enqueued on `stream`, a `cudaStream_t` as an integer (default: PyTorch's
+current stream for its tensors, else the default stream). Results are arrays of x's library, with the
+same bits on every run. For more than 16 targets, and rows wider than a block's shared memory, these
+are plain kernels; the TensorFlow op uses cuBLAS there.
+Importable on every machine; the calls raise RuntimeError where the build has no CUDA or the machine
+no GPU.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _kernels
+
+__all__ = ["available", "compiled", "device_properties", "gradient_descent", "loss_and_grad"]
+
+
+def compiled() -> bool:
+    """Whether this build has the CUDA kernels."""
+    return hasattr(_kernels, "cuda")
+
+
+def available() -> bool:
+    """Whether they can run here: there is a GPU, with a driver that is new enough."""
+    try:
+        device_properties()
+    except RuntimeError:
+        return False
+    return True
+
+
+def device_properties() -> dict[str, Any]:
+    """What the kernels' plans depend on, of the current device.
+
+    Raises:
+        RuntimeError: There is no such device; the message says what is missing.
+    """
+    return _native().device_properties()
+
+
+def loss_and_grad(
+    x: Any,
+    w: Any,
+    y: Any = None,
+    *,
+    intercept: bool = False,
+    sample_weight: Any = None,
+    loss_per_target: bool = False,
+    stream: int | None = None,
+) -> tuple[Any, Any]:
+    """½ Σ s (xw - y)² and xᵀ(s (xw - y)) in one pass over x; `y=None` stands for zeros.
+
+    Args:
+        x: [n, d].
+        w: [d] or [d, k]; one more row, the first, with `intercept`.
+        y: [n] or [n, k].
+        intercept: x has an implicit leading column of ones.
+        sample_weight: s, [n].
+        loss_per_target: One loss for each column of y.
+        stream: See the module.
+
+    Returns:
+        The loss, [] or [k], and the gradient, of w's shape; both of w's dtype.
+    """
+    loss, grad = _native().loss_and_grad(
+        x,
+        w,
+        y,
+        intercept=intercept,
+        sample_weight=sample_weight,
+        loss_per_target=loss_per_target,
+        stream=_stream(x, stream),
+    )
+    return _like(x, loss), _like(x, grad)
+
+
+def gradient_descent(
+    x: Any,
+    w: Any,
+    y: Any,
+    learning_rate: ArrayLike,
+    num_steps: int,
+    *,
+    intercept: bool = False,
+    sample_weight: Any = None,
+    momentum: float = 0.0,
+    stream: int | None = None,
+) -> tuple[Any, Any]:
+    """`num_steps` full-batch steps from w in one launch: v ← momentum·v - rateₜ·∇, w ← w + v.
+
+    Args:
+        x: [n, d].
+        w: [d] or [d, k]; one more row, the first, with `intercept`.
+        y: [n] or [n, k].
+        learning_rate: A number, or one for each step; in host memory.
+        num_steps: How many.
+        intercept: x has an implicit leading column of ones.
+        sample_weight: [n].
+        momentum: Of the steps.
+        stream: See the module.
+
+    Returns:
+        The weights after the last step, and the num_steps + 1 losses of all iterates.
+    """
+    new_w, losses = _native().gradient_descent(
+        x,
+        w,
+        y,
+        np.asarray(learning_rate, np.float64),
+        num_steps,
+        intercept=intercept,
+        sample_weight=sample_weight,
+        momentum=momentum,
+        stream=_stream(x, stream),
+    )
+    return _like(x, new_w), _like(x, losses)
+
+
+def to_device(a: NDArray[Any]) -> Any:
+    """A copy of a NumPy array on the current GPU, for machines without another array library."""
+    a = np.ascontiguousarray(a)
+    return _native().from_bytes(a.reshape(-1).view(np.uint8), a.dtype.name, a.shape)
+
+
+def to_numpy(array: Any, dtype: Any = None) -> NDArray[Any]:
+    """A copy of such an array on the host; `dtype` for bfloat16, which NumPy does not know."""
+    return np.frombuffer(array.to_bytes(), dtype or array.dtype).reshape(array.shape)
+
+
+def _native() -> "_kernels._Cuda":
+    if not compiled():
+        raise RuntimeError(
+            "this build of linreg_ops has no CUDA kernels: install it with LINREG_OPS_CUDA=on"
+        )
+    return _kernels.cuda
+
+
+def _library(x: Any) -> Any:
+    name = type(x).__module__.partition(".")[0]
+    return sys.modules.get({"jaxlib": "jax.numpy", "jax": "jax.numpy"}.get(name, name))
+
+
+def _stream(x: Any, stream: int | None) -> int:
+    if stream is not None:
+        return stream
+    if type(x).__module__.partition(".")[0] == "torch":
+        return int(_library(x).cuda.current_stream(x.device).cuda_stream)
+    return 0
+
+
+def _like(x: Any, result: Any) -> Any:
+    from_dlpack = getattr(_library(x), "from_dlpack", None)
+    own = _kernels.cuda.DeviceArray
+    return result if isinstance(x, own) or from_dlpack is None else from_dlpack(result)

@@ -1,0 +1,76 @@
+"""Builds tests/cpp/cuda_emulation/: the CUDA kernels compiled as plain C++, once per change."""
+
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = [
+    *sorted((ROOT / "csrc/kernels/cuda").glob("*.cu")),
+    ROOT / "csrc/kernels/cuda/plan.cc",
+    ROOT / "csrc/kernels/l2_loss_grad.cc",
+    ROOT / "tests/cpp/cuda_emulation/emulation.cc",
+]
+MODULE = [ROOT / "csrc/python/cuda_arrays.cc", ROOT / "tests/cpp/cuda_emulation/module.cc"]
+PROGRAM = [ROOT / "tests/cpp/cuda_emulated_test.cc"]
+
+
+def build(cache: Path) -> tuple[Path, Path]:
+    """The module and the stand-alone test program, from `cache` if the sources are the same."""
+    compiler = shutil.which("g++")
+    pybind11 = importlib.util.find_spec("pybind11")
+    if compiler is None or pybind11 is None:
+        pytest.skip("the emulation of the CUDA kernels needs g++ and pybind11 to be built")
+    import pybind11
+
+    digest = hashlib.sha256(
+        " ".join([pybind11.__version__, sysconfig.get_path("include")]).encode()
+    )
+    folders = ["csrc/kernels", "csrc/python", "tests/cpp"]
+    for source in sorted(f for folder in folders for f in (ROOT / folder).rglob("*.*")):
+        digest.update(source.read_bytes())
+    folder = cache / digest.hexdigest()[:16]
+    module = folder / f"_cuda_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
+    program = folder / "cuda_emulated_test"
+    if module.exists() and program.exists():
+        return module, program
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = [
+        "-std=c++17",
+        "-O1",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Wno-unknown-pragmas",  # unroll
+        "-Wno-sign-compare",  # blockIdx and its like are unsigned
+        f"-I{ROOT}/tests/cpp/cuda_emulation",  # first: it replaces headers of the next
+        f"-I{ROOT}/csrc",
+        f"-isystem{pybind11.get_include()}",
+        f"-isystem{sysconfig.get_path('include')}",
+    ]
+
+    def run(*command: str | Path) -> None:
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+
+    def compiled(source: Path) -> Path:
+        result = folder / f"{source.name}.o"
+        run(compiler, *flags, "-x", "c++", "-c", source, "-o", result)
+        return result
+
+    with ThreadPoolExecutor(2) as pool:
+        kernels, binding, main = (
+            list(objects)
+            for objects in [pool.map(compiled, group) for group in (KERNELS, MODULE, PROGRAM)]
+        )
+    run(compiler, "-shared", *kernels, *binding, "-o", module)
+    run(compiler, *kernels, *main, "-o", program)
+    return module, program
