@@ -83,5 +83,7 @@ add_library(cuda_kernels STATIC
   csrc/kernels/cuda/plan.cc)
 target_include_directories(cuda_kernels
   PUBLIC csrc SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+# Halves the libraries: 40 kernels for three architectures are 25 MB otherwise.
+target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xfatbin=-compress-all>)
 set_target_properties(cuda_kernels PROPERTIES
   CUDA_RUNTIME_LIBRARY None CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)

@@ -1,12 +1,12 @@
 """The raw kernels on GPU arrays: of PyTorch, CuPy, JAX or any library that speaks DLPack.
 
 C-contiguous arrays of float32, float64, float16 or bfloat16, all on one GPU; `w`, `y` and
-C-contiguous arrays of float32, float64, float16 or bfloat16, all on one GPU; `w`, `y` and
 `sample_weight` share one dtype: x's, or float32 when x's has 16 bits. Nothing is copied, and
 nothing waits: the work is enqueued on `stream`, a `cudaStream_t` as an integer (default: PyTorch's
-current stream for its tensors, else the default stream). Results are arrays of x's library, with the
-same bits on every run. For more than 16 targets, and rows wider than a block's shared memory, these
-are plain kernels; the TensorFlow op uses cuBLAS there.
+current stream for its tensors, else the default stream). Results are arrays of x's library, with
+the same bits on every run. For more than 16 targets, and rows wider than a block's shared memory,
+these are plain kernels; the TensorFlow op uses cuBLAS there.
+
 Importable on every machine; the calls raise RuntimeError where the build has no CUDA or the machine
 no GPU.
 """

@@ -18,9 +18,10 @@ inline Status CheckCuda(cudaError_t error, const std::string& what) {
   std::string message = what + " failed: " + cudaGetErrorName(error) + " (error " +
                         std::to_string(static_cast<int>(error)) + "): " + cudaGetErrorString(error);
   if (error == cudaErrorInsufficientDriver) {
-    message += ". These kernels were built with CUDA " + std::to_string(CUDART_VERSION / 1000) +
-               "." + std::to_string(CUDART_VERSION % 1000 / 10) +
-               ", which needs an NVIDIA driver of its generation or newer (r580 for CUDA 13)";
+    message += ". This machine has no NVIDIA driver, or one too old for CUDA " +
+               std::to_string(CUDART_VERSION / 1000) + "." +
+               std::to_string(CUDART_VERSION % 1000 / 10) +
+               ", which these kernels were built with (CUDA 13 needs driver r580 or newer)";
   } else if (error == cudaErrorNoKernelImageForDevice) {
     message += ". This build has no code for this GPU; LINREG_OPS_CUDA_ARCHITECTURES chooses it";
   }

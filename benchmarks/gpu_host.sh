@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds, checks and measures the CUDA kernels on a machine with a GPU, nvcc, CMake, Ninja, pybind11,
+# NumPy, PyTorch and pytest; no TensorFlow. A short table comes last. Arguments go to gpu.py.
+#   ARCH=90-real SANITIZE=1 benchmarks/gpu_host.sh --quick
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+build=${BUILD:-build/gpu_host}
+mkdir -p "$(dirname "$build")"
+
+cmake -S . -B "$build" -GNinja -DLINREG_OPS_TENSORFLOW=OFF -DLINREG_OPS_CUDA=on \
+  -DLINREG_OPS_CUDA_ARCHITECTURES="${ARCH:-native}" \
+  -DPython_EXECUTABLE="$(command -v "$python")" \
+  -Dpybind11_DIR="$("$python" -c 'import pybind11; print(pybind11.get_cmake_dir())')" \
+  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/linreg_ops" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+cmake --build "$build"
+
+export PYTHONPATH=$PWD
+failed=0
+"$python" -m pytest -q -p no:cacheprovider tests/test_cuda_kernels.py -k "gpu or torch" || failed=1
+if [ -n "${SANITIZE:-}" ]; then
+  for tool in memcheck racecheck initcheck; do
+    echo "== compute-sanitizer --tool $tool"
+    compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m pytest -q -p no:cacheprovider \
+      tests/test_cuda_kernels.py -k "gpu and (unaligned or many_blocks or (test_descent and not launches))" | tail -5 ||
+      failed=1
+  done
+fi
+"$python" benchmarks/gpu.py "$@" || failed=1
+exit "$failed"
