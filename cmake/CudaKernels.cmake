@@ -71,6 +71,8 @@ find_library(_cudart_static cudart_static NO_CACHE REQUIRED
 # comes first on the link line or is loaded first.
 set(LINREG_OPS_CUDA_RUNTIME "${_cudart_static}" -Wl,--exclude-libs,libcudart_static.a dl rt
   Threads::Threads)
+# And only there: what CMake would add behind TensorFlow's library.
+set(CMAKE_CUDA_IMPLICIT_LINK_LIBRARIES "")
 message(STATUS "CUDA kernels: ${_nvcc} ${LINREG_OPS_CUDA_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
 
 add_library(cuda_kernels STATIC
