@@ -40,8 +40,7 @@ def _rows(s: Session, name: str, make: Any, dtype: Any, many: int) -> Iterator[R
                 if peer.costly:
                     continue
                 try:
-                    with s.turn.case():
-                        got_loss, got_grad = peer.fetch(peer.prepare(problem)())
+                    got_loss, got_grad = peer.fetch(peer.prepare(problem)())
                 except Exception as failure:
                     failures[peer.name] = f"{type(failure).__name__}: {str(failure)[:160]}"
                     continue

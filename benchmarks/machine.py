@@ -115,16 +115,20 @@ def _load() -> ctypes.CDLL:
 
 
 def _commit() -> dict[str, Any]:
-    """The commit, and whether the code that was measured differs from it."""
+    """The last commit that changed what is measured, and whether the code differs from it."""
+    measured = ("csrc", "linreg_ops", "CMakeLists.txt")
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", ROOT, *arguments, "--", *measured],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--", "csrc", "linreg_ops", "CMakeLists.txt")
-        return {"commit": git("rev-parse", "--short=10", "HEAD"), "dirty": bool(dirty)}
+        commit = git("log", "-1", "--format=%h", "--abbrev=10")
+        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
 

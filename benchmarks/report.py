@@ -29,13 +29,14 @@ def write(folder: Path = RESULTS, readme: Path = README) -> None:
 
 
 def show(folder: Path) -> None:
-    """The same on the terminal."""
+    """Plots beside the JSON; on the terminal the goals and losses, as no row fits its width."""
     from rich.console import Console
     from rich.markdown import Markdown
 
     suites = load_all(folder)
     plots.draw(suites, folder)
-    Console().print(Markdown(full(suites)))
+    text = "\n\n".join(["# Goals", tables.goals(suites), "# Losses", tables.losses(suites)])
+    Console().print(Markdown(text))
 
 
 def splice(text: str, section: str) -> str:
@@ -55,9 +56,10 @@ def section(suites: dict[str, Results]) -> str:
     if "one_target" in suites:
         parts += [
             "One target, X and y far larger than the caches, float32. The bandwidth is that of a "
-            "straight-line read of the same X, with the same threads, in the same interleaved "
-            "rounds. A library's column is the best of its ways: how many times as long it takes, "
-            "and its gradient's relative error against a wider type.",
+            "straight-line read of the same memory, with the same threads, in the same interleaved "
+            f"rounds: {tables.bandwidths(suites['one_target'])}. A library's column is the best of "
+            "its ways: how many times as long it takes, and its gradient's relative error against "
+            "a wider type.",
             tables.one_target(suites["one_target"]),
         ]
     for name in (n for n in _PICTURES if _drawn(n, suites)):

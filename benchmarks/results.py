@@ -107,7 +107,10 @@ class Results:
     def save(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.suite}.json"
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1, default=_rounded) + "\n")
+        data = dataclasses.asdict(self)
+        lines = ",\n".join(json.dumps(row, default=_plain) for row in data.pop("rows"))
+        head = json.dumps(data, indent=1, default=_plain).removesuffix("\n}")
+        path.write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')  # a row a line
         return path
 
     @classmethod
@@ -137,5 +140,5 @@ def _describe(key: str, value: Any) -> str:
     return str(value) if isinstance(value, str) else f"{key}={value}"
 
 
-def _rounded(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     return value.item()  # NumPy scalars

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 
 from .goals import verdicts
@@ -37,6 +38,13 @@ def about(results: Results) -> str:
         f"{run['cpu']}, {run['threads']} of {run['cores']} cores, {caches}, {run['isa']}; "
         f"{versions}; commit {run['commit']}{dirty}, {run['date'][:10]}."
     )
+
+
+def bandwidths(results: Results) -> str:
+    """The range over the rows: a virtual machine's neighbours make it swing."""
+    found = sorted(row.bandwidth() / 1e9 for row in results.rows)
+    middle = statistics.median(found)
+    return f"{found[0]:.0f} to {found[-1]:.0f} GB/s over the rows, {middle:.0f} in the median"
 
 
 def _kib(size: str) -> str:
