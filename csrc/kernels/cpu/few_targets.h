@@ -1,14 +1,16 @@
 // Loss and gradient for up to eight targets, in one pass over X.
 //
-// Rows are cut into slots (tasks) and slots into tiles whose second use hits the cache. For a tile:
-// dots X·w, then residuals in double (loss, intercept, c = s·r), then the gradient X^T·c. Sums over
-// rows climb a ladder: registers over one tile in C, then double over a slot, then a fixed-order
-// sum over slots, so that n = 10^8 loses nothing.
+// Rows are cut into slots, the tasks of the first stage. Within a slot a row is used twice, for its
+// dot product with w and, scaled by its residual, for the gradient, while it is in registers or in
+// the cache. Sums over rows climb a ladder: at most kRowsPerFlush rows in C, then double over a
+// slot, then a fixed-order sum over slots in the second stage, so that n = 10^8 loses nothing.
 //
-// Rows of up to kNarrow columns are transposed in registers and vectorised across rows; wider rows
-// are vectorised along the row. Included inside the unit's own namespace.
+// Included inside the unit's own namespace.
 
 constexpr int kNarrow = 8;  // as in plan.cc
+
+// How many rows are summed in C before the sum goes on in double.
+constexpr std::int64_t kRowsPerFlush = 128;
 
 constexpr std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return (a + b - 1) / b * b; }
 constexpr int PowerOfTwo(int a) { return a <= 1 ? 1 : 2 * PowerOfTwo((a + 1) / 2); }
@@ -58,6 +60,10 @@ inline double SumLanes(F64x8 a) {
   Store(v, a);
   return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
 }
+inline double SumLanes(const float*, const double* lanes) {
+  return SumLanes(Add(Load(lanes), Load(lanes + 8)));
+}
+inline double SumLanes(const double*, const double* lanes) { return SumLanes(Load(lanes)); }
 
 inline void StoreWide(double* p, F32x16 a) {
   Store(p, Low(a));
@@ -70,9 +76,19 @@ inline void AddWide(double* p, F32x16 a) {
 }
 inline void AddWide(double* p, F64x8 a) { Store(p, Add(Load(p), a)); }
 
+// The last vector of a row whose length is not a multiple of W: of a row shorter than W its
+// elements with zeros behind; else the W elements that end the row, with zeros in place of those
+// that the vector before has. Nothing outside the row is read.
+template <class T>
+inline auto LoadTail(const T* row, std::int64_t d) {
+  constexpr int W = Lanes(static_cast<const Compute<T>*>(nullptr));
+  if (d < W) return LoadFirst(row, static_cast<int>(d));
+  return DropFirst(Load(row + d - W), static_cast<int>((W - d % W) % W));
+}
+
 // Splits N vectors of interleaved columns: lane i of column[j] is element i·N + j of the whole.
 template <int N, class V>
-inline void Deinterleave(const V* v, V* column) {
+[[gnu::always_inline]] inline void Deinterleave(const V* v, V* column) {
   if constexpr (N == 1) {
     column[0] = v[0];
   } else {
@@ -89,109 +105,113 @@ inline void Deinterleave(const V* v, V* column) {
   }
 }
 
+// The columns of W rows of D elements; as many vectors as the next power of two. May read up to W
+// elements beyond the rows.
+template <int D, class T, class V>
+[[gnu::always_inline]] inline void LoadColumns(const T* x, V* column) {
+  constexpr int W = Lanes(static_cast<const Compute<T>*>(nullptr));
+  constexpr int P = PowerOfTwo(D);
+  V v[P];
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i) v[i] = LoadRows<D, P>(x + i * (W / P) * D);
+  Deinterleave<P>(v, column);
+}
+
+// Fetches the cache lines of kBytes bytes, `ahead` of p.
+template <int kBytes>
+[[gnu::always_inline]] inline void PrefetchAhead(const void* p, std::int64_t ahead) {
+#pragma GCC unroll 64
+  for (int i = 0; i < kBytes; i += 64) Prefetch(static_cast<const char*>(p) + ahead + i);
+}
+
+// The column that position j of such a padded row stands for; −1: none.
+template <int W>
+inline std::int64_t ColumnOf(std::int64_t d, std::int64_t j) {
+  const std::int64_t whole = d / W * W;
+  if (j < whole) return j;
+  if (whole == 0) return j < d ? j : -1;
+  const std::int64_t column = d - W + (j - whole);
+  return column < whole ? -1 : column;
+}
+
+// Sums over rows of one target that the residuals yield, lane by lane. Two of each, so that two
+// vectors of doubles in a row do not wait for one another.
+struct Sums {
+  F64x8 loss[2] = {Zero(F64x8{}), Zero(F64x8{})};
+  F64x8 bias[2] = {Zero(F64x8{}), Zero(F64x8{})};
+};
+
+template <class C>
+inline const C* At(const C* base, std::int64_t i) {
+  return base == nullptr ? nullptr : base + i;
+}
+
+// r = dot + bias − y; loss += s r²; returns s r. Zero from row `valid` on. In double: the
+// subtraction is exact where prediction and target nearly cancel.
+template <class C>
+[[gnu::always_inline]] inline F64x8 Residual(F64x8 dot, F64x8 bias, const C* y, const C* s,
+                                             std::int64_t valid, int half, Sums& sums) {
+  F64x8 r = Add(dot, bias);
+  if (y != nullptr) r = Sub(r, LoadF64(y));
+  if (valid < 8) r = KeepFirst(r, valid < 0 ? 0 : static_cast<int>(valid));
+  const F64x8 sr = s != nullptr ? Mul(LoadF64(s), r) : r;
+  sums.loss[half] = Fma(sr, r, sums.loss[half]);
+  sums.bias[half] = Add(sums.bias[half], sr);
+  return sr;
+}
+
+// How to read y and sample_weight, whatever their type: the kernels know C alone.
+template <class C>
+struct Inputs {
+  // [rows] from `first` on: where they are, or widened into the buffer. Null of null.
+  const C* (*column)(const void* base, std::int64_t first, std::int64_t rows, C* buffer);
+  // [rows, k] from row `first` on, transposed into out [k][stride].
+  void (*transpose)(const void* base, std::int64_t first, std::int64_t rows, std::int64_t k, C* out,
+                    std::int64_t stride);
+};
+
 // Transposes x [rows, D] into out [D][stride], zeros behind the last row up to a whole vector.
 template <int D, class T>
 void Transpose(const T* x, std::int64_t rows, Compute<T>* out, std::int64_t stride) {
   using V = Vec<Compute<T>>;
-  constexpr int kLanes = Lanes(static_cast<const Compute<T>*>(nullptr));
-  constexpr int P = PowerOfTwo(D);
+  constexpr int W = Lanes(static_cast<const Compute<T>*>(nullptr));
   const auto group = [&](const T* from, std::int64_t row) {
-    V v[P], column[P];
-#pragma GCC unroll 8
-    for (int i = 0; i < P; ++i) v[i] = LoadRows<D, P>(from + i * (kLanes / P) * D);
-    Deinterleave<P>(v, column);
+    V column[PowerOfTwo(D)];
+    LoadColumns<D>(from, column);
 #pragma GCC unroll 8
     for (int j = 0; j < D; ++j) Store(out + j * stride + row, column[j]);
   };
   std::int64_t row = 0;
-  for (; row + kLanes <= rows; row += kLanes) group(x + row * D, row);
-  if (row < rows) {
-    T buffer[kLanes * D] = {};
-    for (std::int64_t i = 0; i < (rows - row) * D; ++i) buffer[i] = x[row * D + i];
+  constexpr int kBeyond = D == PowerOfTwo(D) ? 0 : W;
+  for (; (row + W) * D + kBeyond <= rows * D; row += W) {
+    PrefetchAhead<W * D * sizeof(T)>(x + row * D, 4096);
+    group(x + row * D, row);
+  }
+  for (; row < rows; row += W) {
+    T buffer[W * D + W] = {};
+    for (std::int64_t i = 0; i < Min<std::int64_t>(rows - row, W) * D; ++i) {
+      buffer[i] = x[row * D + i];
+    }
     group(buffer, row);
   }
 }
 
+#include "kernels/cpu/few_targets_fused.h"
+#include "kernels/cpu/few_targets_tiled.h"
+
 template <class T>
-void TransposeAny(const T* x, std::int64_t rows, std::int64_t d, Compute<T>* out,
-                  std::int64_t stride) {
-  switch (d) {
-    case 1:
-      return Transpose<1>(x, rows, out, stride);
-    case 2:
-      return Transpose<2>(x, rows, out, stride);
-    case 3:
-      return Transpose<3>(x, rows, out, stride);
-    case 4:
-      return Transpose<4>(x, rows, out, stride);
-    case 5:
-      return Transpose<5>(x, rows, out, stride);
-    case 6:
-      return Transpose<6>(x, rows, out, stride);
-    case 7:
-      return Transpose<7>(x, rows, out, stride);
-    case 8:
-      return Transpose<8>(x, rows, out, stride);
-    default:
-      return;
-  }
-}
-
-// Sums over rows of one target that the residuals yield.
-struct Sums {
-  F64x8 loss = Zero(F64x8{});
-  F64x8 bias = Zero(F64x8{});
-};
-
-// r = dots + bias − y; loss += s r²; c = s r, zero from `rows` to the next multiple of 16.
-// In double: the subtraction is exact where prediction and target nearly cancel.
-template <class TY, class TS, class C>
-void Residuals(const double* dots, const TY* y, const TS* s, double bias, std::int64_t rows,
-               Sums& sums, C* c) {
-  const F64x8 b = Set(bias);
-  Sums local = sums;
-  const auto group = [&](std::int64_t i, const TY* yi, const TS* si, int valid) {
-    F64x8 r = Add(Load(dots + i), b);
-    if (yi != nullptr) r = Sub(r, LoadF64(yi));
-    if (valid < 8) r = KeepFirst(r, valid);
-    const F64x8 sr = si != nullptr ? Mul(LoadF64(si), r) : r;
-    local.loss = Fma(sr, r, local.loss);
-    local.bias = Add(local.bias, sr);
-    StoreF64(c + i, sr);
-  };
+void Widen(const void* from, void* to, std::int64_t count) {
+  using C = Compute<T>;
+  constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
+  const T* in = static_cast<const T*>(from);
+  C* out = static_cast<C*>(to);
   std::int64_t i = 0;
-  for (; i + 8 <= rows; i += 8) {
-    group(i, y != nullptr ? y + i : nullptr, s != nullptr ? s + i : nullptr, 8);
-  }
-  for (; i < RoundUp(rows, 16); i += 8) {
-    const int valid = static_cast<int>(i < rows ? rows - i : 0);
-    TY y_tail[8] = {};
-    TS s_tail[8] = {};
-    for (int j = 0; j < valid; ++j) {
-      if (y != nullptr) y_tail[j] = y[i + j];
-      if (s != nullptr) s_tail[j] = s[i + j];
-    }
-    group(i, y != nullptr ? y_tail : nullptr, s != nullptr ? s_tail : nullptr, valid);
-  }
-  sums = local;
+  for (; i + kLanes <= count; i += kLanes) Store(out + i, Load(in + i));
+  if (i == count) return;
+  C tail[kLanes];
+  Store(tail, LoadFirst(in + i, static_cast<int>(count - i)));
+  for (int j = 0; i + j < count; ++j) out[i + j] = tail[j];
 }
-
-// The buffers of one tile in a worker's scratch. [k][rows] each, rows padded to 16.
-template <class C, class TY>
-struct Tile {
-  std::int64_t stride;
-  double* dots;
-  C* c;
-  Compute<TY>* y;
-  char* rest;
-
-  Tile(char* scratch, std::int64_t k, std::int64_t tile_rows)
-      : stride(RoundUp(tile_rows, 16)),
-        dots(reinterpret_cast<double*>(scratch)),
-        c(reinterpret_cast<C*>(dots + k * stride)),
-        y(reinterpret_cast<Compute<TY>*>(c + k * stride)),
-        rest(reinterpret_cast<char*>(y + k * stride)) {}
-};
 
 template <class T, class TY>
 struct FewTargets {
@@ -206,11 +226,9 @@ struct FewTargets {
     const std::int64_t whole = p.d / W * W;
     for (std::int64_t t = 0; t < p.k; ++t, out += plan.padded_d) {
       for (std::int64_t j = 0; j < whole; ++j) out[j] = w[j * p.k + t];
-      if (whole == p.d) continue;
-      // The last vector: see LoadTail.
-      for (std::int64_t lane = 0; lane < W; ++lane) {
-        const std::int64_t j = whole == 0 ? lane : p.d - W + lane;
-        out[whole + lane] = j < whole || j >= p.d ? C(0) : w[j * p.k + t];
+      for (std::int64_t j = whole; j < plan.padded_d; ++j) {
+        const std::int64_t column = ColumnOf<W>(p.d, j);
+        out[j] = column < 0 ? C(0) : w[column * p.k + t];
       }
     }
   }
@@ -220,48 +238,35 @@ struct FewTargets {
     if (stage == 1) return Reduce(p, plan, workspace, task);
     double* partial =
         reinterpret_cast<double*>(workspace + plan.partials_offset) + task * plan.partial_stride;
-    char* scratch = workspace + plan.scratch_offset + worker * plan.scratch_bytes;
     const std::int64_t begin = task * plan.slot_rows;
     const std::int64_t end = Min(begin + plan.slot_rows, p.n);
-    if (p.d <= kNarrow) {
-      Narrow(p, plan, begin, end, scratch, partial);
-    } else {
-      Wide(p, plan, workspace, begin, end, scratch, partial);
+    static constexpr Inputs<C> kInputs = {Column, TransposeTargets};
+    if (p.k == 1 && p.d > 0 && p.d <= Fused<T>::kMaxVectors * W) {
+      return Fused<T>::Rows(p, plan, workspace, kInputs, begin, end, partial);
     }
+    Tiled<T>::Rows(p, plan, workspace, kInputs, begin, end, partial, worker);
   }
 
  private:
-  static const TY* At(const void* base, std::int64_t i) {
-    return base == nullptr ? nullptr : static_cast<const TY*>(base) + i;
-  }
-
-  // Residuals of the tile that starts at `row`, for every target.
-  static void TileResiduals(const Problem& p, const Tile<C, TY>& tile, std::int64_t row,
-                            std::int64_t rows, Sums* sums) {
-    const C* w = static_cast<const C*>(p.w);
-    const TY* s = At(p.sample_weight, row);
-    const TY* y = At(p.y, row * p.k);
-    if (p.k == 1) {
-      const double bias = p.intercept ? static_cast<double>(w[0]) : 0.0;
-      return Residuals(tile.dots, y, s, bias, rows, sums[0], tile.c);
-    }
-    if (y != nullptr) TransposeAny(y, rows, p.k, tile.y, tile.stride);
-    for (std::int64_t t = 0; t < p.k; ++t) {
-      const double bias = p.intercept ? static_cast<double>(w[t]) : 0.0;
-      const Compute<TY>* yt = y != nullptr ? tile.y + t * tile.stride : nullptr;
-      Residuals(tile.dots + t * tile.stride, yt, s, bias, rows, sums[t], tile.c + t * tile.stride);
+  static const C* Column(const void* base, std::int64_t first, std::int64_t rows, C* buffer) {
+    if (base == nullptr) return nullptr;
+    const TY* from = static_cast<const TY*>(base) + first;
+    if constexpr (sizeof(TY) == sizeof(C)) {
+      return from;
+    } else {
+      Widen<TY>(from, buffer, rows);
+      return buffer;
     }
   }
 
-  static void StoreSums(const Problem& p, const Sums* sums, double* partial) {
-    for (std::int64_t t = 0; t < p.k; ++t) {
-      partial[t] = SumLanes(sums[t].loss);
-      partial[p.k + t] = SumLanes(sums[t].bias);
-    }
+  static void TransposeTargets(const void* base, std::int64_t first, std::int64_t rows,
+                               std::int64_t k, C* out, std::int64_t stride) {
+    using TransposeFn = decltype(&Transpose<2, TY>);
+    static constexpr TransposeFn kTranspose[] = {
+        Transpose<2, TY>, Transpose<3, TY>, Transpose<4, TY>, Transpose<5, TY>,
+        Transpose<6, TY>, Transpose<7, TY>, Transpose<8, TY>};
+    kTranspose[k - 2](static_cast<const TY*>(base) + first * k, rows, out, stride);
   }
-
-#include "kernels/cpu/few_targets_narrow.h"
-#include "kernels/cpu/few_targets_wide.h"
 
   // Adds the slots' partial sums in order and writes columns of the gradient; task 0 also the loss
   // and the intercept.
@@ -301,35 +306,14 @@ struct FewTargets {
         double lanes[8];
         Store(lanes, total);
         for (std::int64_t lane = 0; lane < 8; ++lane) {
-          const std::int64_t column = ColumnOf(p.d, whole, j + lane);
+          const std::int64_t column =
+              p.d <= kNarrow ? (j + lane < p.d ? j + lane : -1) : ColumnOf<W>(p.d, j + lane);
           if (column >= 0) grad[column * p.k + t] = static_cast<C>(lanes[lane]);
         }
       }
     }
   }
-
-  // The column that position j of a padded row stands for; −1: none.
-  static std::int64_t ColumnOf(std::int64_t d, std::int64_t whole, std::int64_t j) {
-    if (j < whole) return j;
-    if (whole == 0 || d <= kNarrow) return j < d ? j : -1;
-    const std::int64_t column = d - W + (j - whole);
-    return column < whole ? -1 : column;
-  }
 };
-
-template <class T>
-void Widen(const void* from, void* to, std::int64_t count) {
-  using C = Compute<T>;
-  constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
-  const T* in = static_cast<const T*>(from);
-  C* out = static_cast<C*>(to);
-  std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) Store(out + i, Load(in + i));
-  if (i == count) return;
-  C tail[kLanes];
-  Store(tail, LoadFirst(in + i, static_cast<int>(count - i)));
-  for (int j = 0; i + j < count; ++j) out[i + j] = tail[j];
-}
 
 template <class T>
 void Narrow(const void* from, void* to, std::int64_t count) {

@@ -11,8 +11,8 @@ constexpr std::int64_t kNarrow = 8;  // as in few_targets.h
 
 // Sizes that hold on every CPU of the last ten years, and not the ones of the CPU at hand: tiles
 // shape the sums, and so the bits.
-constexpr std::int64_t kFirstLevelCache = 24 << 10;
-constexpr std::int64_t kSecondLevelCache = 512 << 10;
+constexpr std::int64_t kFirstLevelCache = 16 << 10;
+constexpr std::int64_t kSecondLevelCache = 256 << 10;
 
 constexpr std::int64_t kMaxSlots = 256;
 // Less data than this is not worth a slot of its own.
@@ -30,7 +30,7 @@ std::int64_t TileRows(std::int64_t row_bytes, std::int64_t d) {
   const std::int64_t in_first = kFirstLevelCache / row_bytes;
   const std::int64_t in_second = kSecondLevelCache / row_bytes;
   if (in_first >= 8) return std::min<std::int64_t>(in_first / 8 * 8, 128);
-  return std::clamp<std::int64_t>(in_second, 2, 8);
+  return std::clamp<std::int64_t>(in_second, 1, 8);
 }
 
 // Slots are the unit of parallel work. Each leaves a partial gradient in double, which costs
@@ -55,7 +55,7 @@ Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads)
   const std::int64_t d = shape.d, k = std::max<std::int64_t>(shape.k, 1);
   const std::int64_t x_size = static_cast<std::int64_t>(SizeOf(x_type));
   const std::int64_t c_size = x_type == DType::kFloat64 ? 8 : 4;
-  const std::int64_t y_size = w_type == DType::kFloat64 ? 8 : 4;  // as widened in a tile
+  const std::int64_t y_size = static_cast<std::int64_t>(SizeOf(w_type));
   const std::int64_t lanes = 64 / c_size;
   const std::int64_t row_bytes = std::max<std::int64_t>(d * x_size + k * y_size, 1);
 
@@ -83,7 +83,7 @@ Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads)
   plan.partial_stride = RoundUp(2 * k, 8) + k * plan.padded_d;
   plan.partials_offset = reserve(slots * plan.partial_stride * 8);
   const std::int64_t tile = RoundUp(plan.tile_rows, 16);
-  const std::int64_t buffers = k * tile * (8 + c_size + y_size);
+  const std::int64_t buffers = k * tile * (8 + 2 * c_size) + tile * c_size;
   const std::int64_t sums =
       d <= kNarrow ? d * tile * c_size + k * d * lanes * 8 : k * plan.padded_d * c_size;
   plan.scratch_bytes = RoundUp(buffers + sums, 64);

@@ -21,6 +21,7 @@ inline F64x8 Set(double s) {
   return {v, v};
 }
 
+inline __m256 EightFrom(const float* p) { return _mm256_loadu_ps(p); }
 inline __m256 EightFrom(const Half* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -66,9 +67,9 @@ inline F64x8 DropFirst(F64x8 v, int first) {
   return {_mm256_andnot_pd(_mm256_castsi256_pd(Below64(first, 0)), v.a),
           _mm256_andnot_pd(_mm256_castsi256_pd(Below64(first, 4)), v.b)};
 }
-template <class T>
-inline auto LoadFrom(const T* p, int first) {
-  return DropFirst(Load(p), first);
+inline F32x16 KeepFirst(F32x16 v, int m) {
+  return {_mm256_and_ps(_mm256_castsi256_ps(Below32(m, 0)), v.a),
+          _mm256_and_ps(_mm256_castsi256_ps(Below32(m, 8)), v.b)};
 }
 
 inline F64x8 Widen(__m256 v) {
@@ -115,6 +116,9 @@ inline F64x8 Fma(F64x8 x, F64x8 y, F64x8 z) {
 inline F64x8 Low(F32x16 v) { return Widen(v.a); }
 inline F64x8 High(F32x16 v) { return Widen(v.b); }
 
+inline __m256 Round(F64x8 v) { return _mm256_set_m128(_mm256_cvtpd_ps(v.b), _mm256_cvtpd_ps(v.a)); }
+inline F32x16 Round(F64x8 low, F64x8 high) { return {Round(low), Round(high)}; }
+
 inline F64x8 KeepFirst(F64x8 v, int m) {
   return {_mm256_and_pd(_mm256_castsi256_pd(Below64(m, 0)), v.a),
           _mm256_and_pd(_mm256_castsi256_pd(Below64(m, 4)), v.b)};
@@ -144,39 +148,20 @@ inline void Unzip(F64x8 x, F64x8 y, F64x8& even, F64x8& odd) {
   odd = o;
 }
 
-template <int D, int P>
-inline F32x16 LoadRows(const float* p) {
-  if constexpr (D == P) {
-    return Load(p);
-  } else if constexpr (P == 4) {
-    const __m128i three = _mm_setr_epi32(-1, -1, -1, 0);
-    return {_mm256_set_m128(_mm_maskload_ps(p + D, three), _mm_maskload_ps(p, three)),
-            _mm256_set_m128(_mm_maskload_ps(p + 3 * D, three), _mm_maskload_ps(p + 2 * D, three))};
-  } else {
-    static_assert(P == 8);
-    return {_mm256_maskload_ps(p, Below32(D, 0)), _mm256_maskload_ps(p + D, Below32(D, 0))};
-  }
+// A register takes 8 / P rows, which begin wherever they begin.
+template <int D, int P, class T>
+inline F32x16 LoadRows(const T* p) {
+  if constexpr (D == P) return Load(p);
+  alignas(32) static constexpr RowTable<std::int32_t, 8, D, P> kTable;
+  const __m256i index = _mm256_load_si256(reinterpret_cast<const __m256i*>(kTable.index));
+  return {_mm256_permutevar8x32_ps(EightFrom(p), index),
+          _mm256_permutevar8x32_ps(EightFrom(p + 8 / P * D), index)};
 }
 template <int D, int P>
 inline F64x8 LoadRows(const double* p) {
-  if constexpr (D == P) {
-    return Load(p);
-  } else if constexpr (P == 4) {
-    return {_mm256_maskload_pd(p, Below64(D, 0)), _mm256_maskload_pd(p + D, Below64(D, 0))};
-  } else {
-    static_assert(P == 8);
-    return {_mm256_loadu_pd(p), _mm256_maskload_pd(p + 4, Below64(D - 4, 0))};
-  }
-}
-template <int D, int P, class T>
-inline F32x16 LoadRows(const T* p) {
-  if constexpr (D == P) {
-    return Load(p);
-  } else {
-    alignas(32) T buffer[16] = {};
-    for (int row = 0; row < 16 / P; ++row) CopyBytes<D * sizeof(T)>(p + row * D, buffer + row * P);
-    return Load(buffer);
-  }
+  return {_mm256_loadu_pd(p), _mm256_loadu_pd(P == 4 ? p + D : p + 4)};
 }
 
-inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] inline void Prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}

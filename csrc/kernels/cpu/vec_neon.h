@@ -71,9 +71,12 @@ inline F64x8 DropFirst(F64x8 a, int first) {
   }
   return a;
 }
-template <class T>
-inline auto LoadFrom(const T* p, int first) {
-  return DropFirst(Load(p), first);
+inline F32x16 KeepFirst(F32x16 a, int m) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(a.v[i]);
+    a.v[i] = vreinterpretq_f32_u32(vandq_u32(bits, Below32(m, 4 * i)));
+  }
+  return a;
 }
 
 inline F64x8 LoadF64(const double* p) { return Load(p); }
@@ -137,6 +140,12 @@ inline F64x8 High(F32x16 a) {
   return {{vcvt_f64_f32(vget_low_f32(a.v[2])), vcvt_high_f64_f32(a.v[2]),
            vcvt_f64_f32(vget_low_f32(a.v[3])), vcvt_high_f64_f32(a.v[3])}};
 }
+inline F32x16 Round(F64x8 low, F64x8 high) {
+  return {{vcvt_high_f32_f64(vcvt_f32_f64(low.v[0]), low.v[1]),
+           vcvt_high_f32_f64(vcvt_f32_f64(low.v[2]), low.v[3]),
+           vcvt_high_f32_f64(vcvt_f32_f64(high.v[0]), high.v[1]),
+           vcvt_high_f32_f64(vcvt_f32_f64(high.v[2]), high.v[3])}};
+}
 inline F64x8 KeepFirst(F64x8 a, int m) {
   for (int i = 0; i < 4; ++i) {
     const uint64x2_t bits = vreinterpretq_u64_f64(a.v[i]);
@@ -168,18 +177,25 @@ inline void Unzip(F64x8 a, F64x8 b, F64x8& even, F64x8& odd) {
   odd = o;
 }
 
+// A register takes 4 (or 2) columns of one row; none where there is no such column.
 template <int D, int P, class T>
-inline auto LoadRows(const T* p) {
-  constexpr int kLanes = sizeof(T) == 8 ? 8 : 16;
-  if constexpr (D == P) {
-    return Load(p);
-  } else {
-    alignas(16) T buffer[kLanes] = {};
-    for (int row = 0; row < kLanes / P; ++row) {
-      CopyBytes<D * sizeof(T)>(p + row * D, buffer + row * P);
-    }
-    return Load(buffer);
+inline F32x16 LoadRows(const T* p) {
+  if constexpr (P < 4) return Load(p);
+  F32x16 r = Zero(F32x16{});
+  for (int i = 0; i < 4; ++i) {
+    const int lane = 4 * i;
+    if (lane % P < D) r.v[i] = FourFrom(p + lane / P * D + lane % P);
   }
+  return r;
+}
+template <int D, int P>
+inline F64x8 LoadRows(const double* p) {
+  F64x8 r = Zero(F64x8{});
+  for (int i = 0; i < 4; ++i) {
+    const int lane = 2 * i;
+    if (P < 2 || lane % P < D) r.v[i] = vld1q_f64(p + lane / P * D + lane % P);
+  }
+  return r;
 }
 
-inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+[[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }

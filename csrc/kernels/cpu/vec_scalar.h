@@ -49,12 +49,13 @@ template <class T>
 inline F32x16 LoadFirst(const T* p, int m) {
   return Each<float, 16>([=](int i) { return i < m ? ToFloat(p[i]) : 0; });
 }
-inline F64x8 LoadFrom(const double* p, int first) {
-  return Each<double, 8>([=](int i) { return i < first ? 0 : p[i]; });
+template <class C, int N>
+inline Array<C, N> DropFirst(Array<C, N> a, int first) {
+  return Each<C, N>([&](int i) { return i < first ? C(0) : a.v[i]; });
 }
-template <class T>
-inline F32x16 LoadFrom(const T* p, int first) {
-  return Each<float, 16>([=](int i) { return i < first ? 0 : ToFloat(p[i]); });
+template <class C, int N>
+inline Array<C, N> KeepFirst(Array<C, N> a, int m) {
+  return Each<C, N>([&](int i) { return i < m ? a.v[i] : C(0); });
 }
 template <class T>
 inline F64x8 LoadF64(const T* p) {
@@ -93,8 +94,8 @@ inline F64x8 Low(F32x16 a) {
 inline F64x8 High(F32x16 a) {
   return Each<double, 8>([&](int i) { return double(a.v[i + 8]); });
 }
-inline F64x8 KeepFirst(F64x8 a, int m) {
-  return Each<double, 8>([&](int i) { return i < m ? a.v[i] : 0; });
+inline F32x16 Round(F64x8 low, F64x8 high) {
+  return Each<float, 16>([&](int i) { return float(i < 8 ? low.v[i] : high.v[i - 8]); });
 }
 
 template <class C, int N>
@@ -108,11 +109,11 @@ inline void Unzip(Array<C, N> a, Array<C, N> b, Array<C, N>& even, Array<C, N>& 
 
 template <int D, int P>
 inline F64x8 LoadRows(const double* p) {
-  return Each<double, 8>([=](int i) { return i % P < D ? p[i / P * D + i % P] : 0; });
+  return Each<double, 8>([=](int i) { return p[i % P < D ? i / P * D + i % P : 0]; });
 }
 template <int D, int P, class T>
 inline F32x16 LoadRows(const T* p) {
-  return Each<float, 16>([=](int i) { return i % P < D ? ToFloat(p[i / P * D + i % P]) : 0; });
+  return Each<float, 16>([=](int i) { return ToFloat(p[i % P < D ? i / P * D + i % P : 0]); });
 }
 
-inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+[[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }

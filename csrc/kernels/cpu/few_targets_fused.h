@@ -1,0 +1,225 @@
+// One target, rows of up to kMaxVectors vectors: W rows at a time, from X to the gradient within
+// registers. Included by few_targets.h.
+//
+// Up to kNarrow columns, W rows are transposed in registers: a lane is a row and none is wasted on
+// padding. Wider rows are vectors along the row; the sums of the lanes of W rows are again one
+// vector with a lane for each row, so that the residuals are the same code.
+
+template <class T>
+struct Fused {
+  using C = Compute<T>;
+  using V = Vec<C>;
+  static constexpr int W = Lanes(static_cast<const C*>(nullptr));
+  static constexpr int kMaxVectors = 4;
+
+  static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
+                   std::int64_t begin, std::int64_t end, double* partial) {
+    using RowsFn = decltype(&RowsOf<Along<1>>);
+    static constexpr RowsFn kAcross[] = {RowsOf<Across<1>>, RowsOf<Across<2>>, RowsOf<Across<3>>,
+                                         RowsOf<Across<4>>, RowsOf<Across<5>>, RowsOf<Across<6>>,
+                                         RowsOf<Across<7>>, RowsOf<Across<8>>};
+    static constexpr RowsFn kAlong[] = {RowsOf<Along<1>>, RowsOf<Along<2>>, RowsOf<Along<3>>,
+                                        RowsOf<Along<4>>};
+    if (p.d <= kNarrow) {
+      const C* w = static_cast<const C*>(p.w) + (p.intercept ? 1 : 0);
+      return kAcross[p.d - 1](p, w, inputs, begin, end, partial);
+    }
+    const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
+    kAlong[(p.d + W - 1) / W - 1](p, w, inputs, begin, end, partial);
+  }
+
+ private:
+  // How far ahead X is fetched. 2 KiB ahead left the gaps between phases: 0.6-0.9 of what 16 KiB
+  // ahead reads, which is more than a plain loop over X without prefetches.
+  static constexpr int kAhead = 16384;
+
+  // W rows' residuals from their dots: s r, and the sums.
+  struct Target {
+    const C* y;
+    const C* s;
+    F64x8 bias;
+    Sums sums;
+
+    [[gnu::always_inline]] V Residuals(F32x16 dot, std::int64_t i, std::int64_t valid) {
+      const F64x8 low = Residual(Low(dot), bias, At(y, i), At(s, i), valid, 0, sums);
+      const F64x8 high = Residual(High(dot), bias, At(y, i + 8), At(s, i + 8), valid - 8, 1, sums);
+      return Round(low, high);
+    }
+    [[gnu::always_inline]] V Residuals(F64x8 dot, std::int64_t i, std::int64_t valid) {
+      return Residual(dot, bias, At(y, i), At(s, i), valid, 0, sums);
+    }
+  };
+
+  // Blocks of rows whose sums stay in C; what is left at the end goes through zero-padded copies.
+  template <class Layout>
+  static void RowsOf(const Problem& p, const C* w, const Inputs<C>& inputs, std::int64_t begin,
+                     std::int64_t end, double* partial) {
+    const T* x = static_cast<const T*>(p.x);
+    C y_buffer[Layout::kFlush], s_buffer[Layout::kFlush];
+    Target target = {nullptr,
+                     nullptr,
+                     Set(p.intercept ? static_cast<double>(*static_cast<const C*>(p.w)) : 0.0),
+                     {}};
+    alignas(64) double lanes[Layout::kSums * W] = {};
+    // Groups may read up to W elements beyond their rows.
+    std::int64_t whole = begin + (end - begin) / W * W;
+    if (whole > begin && whole * p.d + W > p.n * p.d) whole -= W;
+    for (std::int64_t row = begin; row < whole; row += Layout::kFlush) {
+      const std::int64_t rows = Min(Layout::kFlush, whole - row);
+      target.y = inputs.column(p.y, row, rows, y_buffer);
+      target.s = inputs.column(p.sample_weight, row, rows, s_buffer);
+      Layout::Block(x + row * p.d, p.d, rows, w, target, lanes);
+    }
+    if (whole < end) {
+      T x_tail[(2 * Layout::kMaxColumns + 1) * W];
+      C y_tail[2 * W] = {}, s_tail[2 * W] = {};
+      const std::int64_t rows = end - whole, used = rows * p.d;
+      for (std::int64_t i = 0; i < used; ++i) x_tail[i] = x[whole * p.d + i];
+      for (std::int64_t i = used; i < RoundUp(rows, W) * p.d + W; ++i) x_tail[i] = T{};
+      const C* y = inputs.column(p.y, whole, rows, y_buffer);
+      const C* s = inputs.column(p.sample_weight, whole, rows, s_buffer);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        if (y != nullptr) y_tail[i] = y[i];
+        if (s != nullptr) s_tail[i] = s[i];
+      }
+      target.y = y != nullptr ? y_tail : nullptr;
+      target.s = s != nullptr ? s_tail : nullptr;
+      Layout::Block(x_tail, p.d, rows, w, target, lanes);
+    }
+    partial[0] = SumLanes(Add(target.sums.loss[0], target.sums.loss[1]));
+    partial[1] = SumLanes(Add(target.sums.bias[0], target.sums.bias[1]));
+    Layout::Finish(lanes, partial + 8);
+  }
+
+  // A lane is a row, for D columns.
+  template <int D>
+  struct Across {
+    static constexpr int kMaxColumns = D;
+    static constexpr int kSums = D;
+    static constexpr std::int64_t kFlush = 32 * W;
+    // Groups of W rows summed side by side, to hide the latency of an add.
+    static constexpr int kGroups = D <= 1 ? 4 : D <= 3 ? 2 : 1;
+
+    [[gnu::noinline]] static void Block(const T* x, std::int64_t, std::int64_t rows, const C* w,
+                                        Target& outer, double* lanes) {
+      Target target = outer;
+      V weight[D], sum[kGroups][D];
+#pragma GCC unroll 8
+      for (int j = 0; j < D; ++j) weight[j] = Set(w[j]);
+#pragma GCC unroll 32
+      for (int i = 0; i < kGroups * D; ++i) sum[i / D][i % D] = Zero(V{});
+      std::int64_t i = 0;
+      if constexpr (kGroups > 1) {
+        for (; i + kGroups * W <= rows; i += kGroups * W) {
+#pragma GCC unroll 4
+          for (int g = 0; g < kGroups; ++g) {
+            Group(x + (i + g * W) * D, i + g * W, W, weight, target, sum[g]);
+          }
+        }
+      }
+      for (; i < rows; i += W) {
+        Group(x + i * D, i, rows - i, weight, target, sum[0]);
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < D; ++j) {
+        V total = sum[0][j];
+        if constexpr (kGroups == 2) total = Add(total, sum[1][j]);
+        if constexpr (kGroups == 4) {
+          total = Add(Add(total, sum[1][j]), Add(sum[2][j], sum[3][j]));
+        }
+        AddWide(lanes + j * W, total);
+      }
+      outer.sums = target.sums;
+    }
+
+    [[gnu::always_inline]] static void Group(const T* x, std::int64_t i, std::int64_t valid,
+                                             const V* weight, Target& target, V* sum) {
+      PrefetchAhead<D * W * sizeof(T)>(x, kAhead);
+      if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
+      V column[PowerOfTwo(D)];
+      LoadColumns<D>(x, column);
+      V dot = Mul(weight[0], column[0]);
+#pragma GCC unroll 8
+      for (int j = 1; j < D; ++j) dot = Fma(weight[j], column[j], dot);
+      const V c = target.Residuals(dot, i, valid);
+#pragma GCC unroll 8
+      for (int j = 0; j < D; ++j) sum[j] = Fma(c, column[j], sum[j]);
+    }
+
+    static void Finish(const double* lanes, double* grad) {
+      for (int j = 0; j < D; ++j) {
+        grad[j] = SumLanes(static_cast<const C*>(nullptr), lanes + j * W);
+      }
+      for (int j = D; j < kNarrow; ++j) grad[j] = 0;
+    }
+  };
+
+  // A lane is a column, for rows of N vectors, the last one possibly short.
+  template <int N>
+  struct Along {
+    static constexpr int kMaxColumns = N * W;
+    static constexpr int kSums = N;
+    static constexpr std::int64_t kFlush = kRowsPerFlush;
+    static constexpr int kChains = N == 1 ? 4 : N <= 3 ? 2 : 1;
+
+    [[gnu::noinline]] static void Block(const T* x, std::int64_t d, std::int64_t rows, const C* w,
+                                        Target& outer, double* lanes) {
+      Target target = outer;
+      V weight[N], sum[kChains][N];
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) weight[v] = Load(w + v * W);
+#pragma GCC unroll 8
+      for (int i = 0; i < kChains * N; ++i) sum[i / N][i % N] = Zero(V{});
+      for (std::int64_t i = 0; i < rows; i += W, x += W * d) {
+        if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
+        alignas(64) C c[W];
+        Store(c, target.Residuals(Dots<W>(x, d, weight), i, rows - i));
+#pragma GCC unroll 16
+        for (int row = 0; row < W; ++row) {
+          const V cr = Set(c[row]);
+#pragma GCC unroll 4
+          for (int v = 0; v < N; ++v) {
+            V& out = sum[row % kChains][v];
+            out = Fma(cr, LoadVector(x + row * d, d, v), out);
+          }
+        }
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) {
+        V total = sum[0][v];
+        if constexpr (kChains == 2) total = Add(total, sum[1][v]);
+        if constexpr (kChains == 4) {
+          total = Add(Add(total, sum[1][v]), Add(sum[2][v], sum[3][v]));
+        }
+        AddWide(lanes + v * W, total);
+      }
+      outer.sums = target.sums;
+    }
+
+    [[gnu::always_inline]] static V LoadVector(const T* row, std::int64_t d, int v) {
+      if (v < N - 1) return Load(row + v * W);
+      if (d < W) return KeepFirst(Load(row), static_cast<int>(d));
+      return LoadTail(row, d);
+    }
+
+    // Lane i of the result: the dot of row i % kRows, of W / kRows partial sums; depth first, so
+    // that few vectors are alive.
+    template <int kRows>
+    [[gnu::always_inline]] static V Dots(const T* x, std::int64_t d, const V* weight) {
+      if constexpr (kRows == 1) {
+        PrefetchAhead<N * W * sizeof(T)>(x, kAhead);
+        V dot = Mul(weight[0], LoadVector(x, d, 0));
+#pragma GCC unroll 4
+        for (int v = 1; v < N; ++v) dot = Fma(weight[v], LoadVector(x, d, v), dot);
+        return dot;
+      } else {
+        const V first = Dots<kRows / 2>(x, d, weight);
+        return AddPairs(first, Dots<kRows / 2>(x + kRows / 2 * d, d, weight));
+      }
+    }
+
+    static void Finish(const double* lanes, double* grad) {
+      for (int j = 0; j < N * W; ++j) grad[j] = lanes[j];
+    }
+  };
+};

@@ -1,0 +1,101 @@
+// Several targets, or rows too wide for few_targets_fused.h. Included by few_targets.h.
+//
+// A tile of rows goes through three phases: dots, residuals, gradient. Its second use hits the
+// first-level cache, or the second for rows of thousands of columns; a row wider than half the
+// second-level cache comes from the third.
+//
+// Up to kNarrow columns, the tile is transposed once and vectorised across rows; wider rows are
+// vectorised along the row.
+
+// The buffers of one tile in a worker's scratch: [k][stride] each.
+template <class C>
+struct Tile {
+  std::int64_t stride;
+  std::int64_t ahead;  // bytes of X
+  double* dots;
+  C* c;
+  C* y;
+  C* s;  // [stride]
+  char* rest;
+
+  Tile(char* scratch, std::int64_t k, std::int64_t tile_rows, std::int64_t bytes)
+      : stride(RoundUp(tile_rows, 16)),
+        ahead(bytes),
+        dots(reinterpret_cast<double*>(scratch)),
+        c(reinterpret_cast<C*>(dots + k * stride)),
+        y(c + k * stride),
+        s(y + k * stride),
+        rest(reinterpret_cast<char*>(s + stride)) {}
+};
+
+#include "kernels/cpu/few_targets_tiled_narrow.h"
+#include "kernels/cpu/few_targets_tiled_wide.h"
+
+template <class T>
+struct Tiled {
+  using C = Compute<T>;
+
+  static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
+                   std::int64_t begin, std::int64_t end, double* partial, int worker) {
+    const Tile<C> tile(workspace + plan.scratch_offset + worker * plan.scratch_bytes, p.k,
+                       plan.tile_rows, plan.tile_rows * p.d * std::int64_t{sizeof(T)});
+    Sums sums[kFewTargets];
+    double* grad = partial + RoundUp(2 * p.k, 8);
+    const T* x = static_cast<const T*>(p.x);
+    const auto residuals = [&](std::int64_t row, std::int64_t rows) {
+      Residuals(p, inputs, tile, row, rows, sums);
+    };
+    if (p.d <= kNarrow) {
+      const C* w = static_cast<const C*>(p.w) + (p.intercept ? p.k : 0);
+      TiledNarrow<T>::Rows(p, plan, x, w, begin, end, tile, grad, residuals);
+    } else {
+      const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
+      TiledWide<T>::Rows(p, plan, x, w, begin, end, tile, grad, residuals);
+    }
+    for (std::int64_t t = 0; t < p.k; ++t) {
+      partial[t] = SumLanes(Add(sums[t].loss[0], sums[t].loss[1]));
+      partial[p.k + t] = SumLanes(Add(sums[t].bias[0], sums[t].bias[1]));
+    }
+  }
+
+ private:
+  // Residuals of the tile that starts at `row`, for every target: from tile.dots to tile.c.
+  static void Residuals(const Problem& p, const Inputs<C>& inputs, const Tile<C>& tile,
+                        std::int64_t row, std::int64_t rows, Sums* sums) {
+    const C* w = static_cast<const C*>(p.w);
+    const C* y = tile.y;
+    if (p.k == 1 || p.y == nullptr) {
+      y = inputs.column(p.y, row, rows, tile.y);
+    } else {
+      inputs.transpose(p.y, row, rows, p.k, tile.y, tile.stride);
+    }
+    const C* s = inputs.column(p.sample_weight, row, rows, tile.s);
+    for (std::int64_t t = 0; t < p.k; ++t) {
+      const double bias = p.intercept ? static_cast<double>(w[t]) : 0.0;
+      OneTarget(tile.dots + t * tile.stride, At(y, t * tile.stride), s, bias, rows, sums[t],
+                tile.c + t * tile.stride);
+    }
+  }
+
+  // c is zero from `rows` to the next multiple of 16.
+  static void OneTarget(const double* dots, const C* y, const C* s, double bias, std::int64_t rows,
+                        Sums& sums, C* c) {
+    const F64x8 b = Set(bias);
+    Sums local = sums;
+    std::int64_t i = 0;
+    for (; i + 8 <= rows; i += 8) {
+      StoreF64(c + i, Residual(Load(dots + i), b, At(y, i), At(s, i), 8, 0, local));
+    }
+    for (; i < RoundUp(rows, 16); i += 8) {
+      const std::int64_t valid = i < rows ? rows - i : 0;
+      C y_tail[8] = {}, s_tail[8] = {};
+      for (std::int64_t j = 0; j < valid; ++j) {
+        if (y != nullptr) y_tail[j] = y[i + j];
+        if (s != nullptr) s_tail[j] = s[i + j];
+      }
+      StoreF64(c + i, Residual(Load(dots + i), b, y != nullptr ? y_tail : nullptr,
+                               s != nullptr ? s_tail : nullptr, valid, 0, local));
+    }
+    sums = local;
+  }
+};
