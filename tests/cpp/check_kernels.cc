@@ -401,6 +401,7 @@ int main(int argc, char** argv) {
                                          {2100, 15, 9, true, false, true},
                                          {2501, 33, 45, false, true, true},
                                          {2101, 200, 180, true, true, true},
+                                         {2101, 400, 400, true, true, true},
                                          {20, 70, 500, true, true, true}}) {
     CheckCase(c, !quick || c.k == 1, {1, 2, 3, 7});
   }

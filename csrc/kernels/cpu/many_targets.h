@@ -96,11 +96,11 @@ struct ManyTargets {
   }
 
   // Residuals of `rows` rows from `row` on against panels [first, end), into r [panels][stride][W].
-  // `ahead(calls)` says what to fetch during the next `calls` steps' tiles.
-  template <class NextAhead>
+  // `feed_of(part, panel)` has what to fetch meanwhile.
+  template <class FeedOfPanel>
   void Residuals(std::int64_t row, std::int64_t rows, const C* x, std::int64_t first,
                  std::int64_t end, const C* s, C* r, std::int64_t r_stride, double* sums,
-                 const NextAhead& ahead) const {
+                 const FeedOfPanel& feed_of) const {
     const std::int64_t parts = CeilDiv(d, m.depth) > 0 ? CeilDiv(d, m.depth) : 1;
     for (std::int64_t part = 0; part < parts; ++part) {
       const std::int64_t from = part * m.depth;
@@ -111,6 +111,7 @@ struct ManyTargets {
       q.x_stride = m.x_stride;
       q.y_stride = k;
       for (std::int64_t panel = first; panel < end; ++panel) {
+        auto&& feed = feed_of(part, panel);
         const bool packed = panel >= m.packed_from;
         q.w_stride = packed ? W : k;
         const C* w = packed ? At<C>(m.weights_offset) + (panel - m.packed_from) * d * W
@@ -135,7 +136,7 @@ struct ManyTargets {
             q.y =
                 p.y == nullptr ? nullptr : static_cast<const TY*>(p.y) + (row + done) * k + column;
             q.s = s == nullptr ? nullptr : s + done;
-            q.ahead = ahead(q.tiles * q.depth);
+            q.ahead = feed.Take(q.tiles * q.depth);
             RunTile::RunResidual(static_cast<int>(height), Min(vectors - v, kTileVectors), q);
             done += q.tiles * height;
           }

@@ -16,9 +16,10 @@ struct ManyTargetsPlan {
   std::int64_t packed_from;  // the first panel of W that is packed
 
   // Rounds: the tasks of a stage.
-  std::int64_t block_rows;         // a residual task: rows ...
-  std::int64_t panels_per_task;    // ... by panels of W
-  std::int64_t features_per_task;  // a gradient task, by one panel of R
+  std::int64_t block_rows;           // a residual task: rows ...
+  std::int64_t panels_per_task;      // ... by panels of W
+  std::int64_t features_per_task;    // a gradient task: features ...
+  std::int64_t panels_per_gradient;  // ... by panels of R
 
   // Slots: features of one task of the reduction.
   std::int64_t features_per_reduction;

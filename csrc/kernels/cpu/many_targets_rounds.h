@@ -34,7 +34,21 @@ void RoundResiduals(std::int64_t round, int task) const {
   const C* s = SampleWeights(RoundBegin(round) + begin, rows, reinterpret_cast<C*>(scratch));
   C* residuals = At<C>(m.residuals_offset) + (first * m.span_rows + begin) * W;
   Residuals(RoundBegin(round) + begin, rows, RowsOfX(round) + begin * m.x_stride, first, last, s,
-            residuals, m.span_rows * W, sums, [](std::int64_t) { return Ahead{nullptr, 0}; });
+            residuals, m.span_rows * W, sums, [&](std::int64_t part, std::int64_t panel) {
+              return NextWeights(part, panel, first, last, rows);
+            });
+}
+
+// The part of W that comes after this one, while `rows` rows are multiplied by this one.
+Feed NextWeights(std::int64_t part, std::int64_t panel, std::int64_t first, std::int64_t last,
+                 std::int64_t rows) const {
+  const bool wraps = panel + 1 == last;
+  const std::int64_t next = wraps ? first : panel + 1, from = (part + wraps) * m.depth;
+  if (next < m.packed_from || from >= d) return {};
+  const std::int64_t vectors = Width(panel) > kLanes ? 2 : 1;
+  return {At<C>(m.weights_offset) + ((next - m.packed_from) * d + from) * W,
+          Min(m.depth, d - from) * W * static_cast<std::int64_t>(sizeof(C)), nullptr, 0,
+          CeilDiv(rows, kTileRows) * CeilDiv(vectors, kTileVectors) * m.depth};
 }
 
 // The last task adds up the sums, the others have a part of the gradient.
@@ -42,28 +56,44 @@ void RoundGradient(std::int64_t round, int task) const {
   if (task == plan.tasks[2] - 1) return RoundSums(round);
   if (round < LastRound() && Copied()) CopyRows(round + 1, task, plan.tasks[2] - 1);
   if (p.grad == nullptr) return;
-  const std::int64_t panel = task % panels, group = task / panels;
-  const std::int64_t begin = group * m.features_per_task;
+  const std::int64_t groups = CeilDiv(panels, m.panels_per_gradient);
+  const std::int64_t begin = task / groups * m.features_per_task;
   const std::int64_t end = Min(begin + m.features_per_task, d);
-  const bool kept = LastRound() > 0;
-  double* grad = kept ? At<double>(m.grads_offset) + (panel * d + begin) * W
-                      : reinterpret_cast<double*>(scratch);
+  const std::int64_t first = task % groups * m.panels_per_gradient;
+  const std::int64_t last = Min(first + m.panels_per_gradient, panels);
+  for (std::int64_t panel = first; panel < last; ++panel) {
+    const bool kept = LastRound() > 0;
+    double* grad = kept ? At<double>(m.grads_offset) + (panel * d + begin) * W
+                        : reinterpret_cast<double*>(scratch);
+    PanelGradient(round, panel, begin, end, panel + 1 < last, grad);
+    if (round == LastRound()) WriteGradient(panel, begin, end, grad);
+  }
+}
+
+// Features [begin, end) by one panel of R, to grad [end - begin][W]. The features' columns of X
+// stay in the second-level cache from one panel to the next, and the next panel is fetched
+// meanwhile.
+void PanelGradient(std::int64_t round, std::int64_t panel, std::int64_t begin, std::int64_t end,
+                   bool more, double* grad) const {
   const std::int64_t rows = RoundRows(round);
   if (rows == 0) {
     for (std::int64_t i = 0; i < (end - begin) * W; ++i) grad[i] = 0;
   }
-  const int width = Width(panel);
-  const int vectors = width > kLanes ? 2 : 1;
+  const int vectors = Width(panel) > kLanes ? 2 : 1;
   const C* x = RowsOfX(round);
   const C* residuals = At<C>(m.residuals_offset) + panel * m.span_rows * W;
   const std::int64_t tiles = CeilDiv(end - begin, kTileRows);
+  Feed feed;
+  if (more) {
+    feed = Feed(residuals + m.span_rows * W, rows * W * static_cast<std::int64_t>(sizeof(C)),
+                nullptr, 0, rows * tiles * CeilDiv(vectors, kTileVectors));
+  }
+  GradientTile<C> q;
+  q.a_stride = m.x_stride;
+  q.b_stride = W;
   for (std::int64_t row = 0; row < rows; row += m.chunk_rows) {
-    GradientTile<C> q;
-    q.a_stride = m.x_stride;
-    q.b_stride = W;
     q.steps = Min(m.chunk_rows, rows - row);
     q.add = round > 0 || row > 0;
-    q.ahead = {nullptr, 0};
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t j = (end - begin) * tile / tiles;
       const std::int64_t height = (end - begin) * (tile + 1) / tiles - j;
@@ -73,11 +103,16 @@ void RoundGradient(std::int64_t round, int task) const {
         q.b = residuals + row * W + v * kLanes;
         q.b_last = (tile_vectors - 1) * kLanes;
         q.grad = grad + j * W + v * kLanes;
+        q.ahead = feed.Take(q.steps);
         RunTile::RunGradient(static_cast<int>(height), tile_vectors, q);
       }
     }
   }
-  if (round < LastRound()) return;
+}
+
+void WriteGradient(std::int64_t panel, std::int64_t begin, std::int64_t end,
+                   const double* grad) const {
+  const int width = Width(panel);
   for (std::int64_t j = begin; j < end; ++j, grad += W) {
     C* out = Gradient() + j * k + panel * W;
     int t = 0;

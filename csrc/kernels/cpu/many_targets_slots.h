@@ -12,39 +12,19 @@ struct SlotScratch {
         x(s + RoundUp(m.chunk_rows, kLanes)) {}
 };
 
-// Deals out what the next chunk will read, X then y, in equal doses per step of computing.
-struct Feed {
-  const char* x;
-  const char* y;
-  std::int64_t x_bytes, bytes;
-  double per_step;
-  double at = 0;
-
-  Ahead operator()(std::int64_t steps) {
-    const auto begin = static_cast<std::int64_t>(at);
-    at += per_step * static_cast<double>(steps);
-    if (begin >= bytes) return {x, 0};
-    return {begin < x_bytes ? x + begin : y + (begin - x_bytes),
-            static_cast<std::int64_t>(4 * per_step + 7) & ~std::int64_t{7}};
-  }
-};
-
+// What the next chunk will read.
 Feed FeedOf(std::int64_t row, std::int64_t rows) const {
-  Feed feed;
   const std::int64_t next = row + rows < n ? row + rows : row;
   const std::int64_t next_rows = Min(m.chunk_rows, n - next);
-  feed.x = reinterpret_cast<const char*>(static_cast<const T*>(p.x) + next * d);
-  feed.y = reinterpret_cast<const char*>(static_cast<const TY*>(p.y) + next * k);
-  feed.x_bytes = next_rows * d * static_cast<std::int64_t>(sizeof(T));
-  feed.bytes =
-      feed.x_bytes + (p.y == nullptr ? 0 : next_rows * k * static_cast<std::int64_t>(sizeof(TY)));
   const std::int64_t vectors = CeilDiv(k, kLanes), x_vectors = CeilDiv(d, kLanes);
   const std::int64_t residual_steps = CeilDiv(rows, kTileRows) * CeilDiv(vectors, kTileVectors) * d;
   const std::int64_t gradient_steps =
       CeilDiv(k, kTileRows) * CeilDiv(x_vectors, kTileVectors) * rows;
-  feed.per_step =
-      static_cast<double>(feed.bytes) / static_cast<double>(residual_steps + gradient_steps);
-  return feed;
+  const std::int64_t y_size = p.y == nullptr ? 0 : sizeof(TY);
+  return {static_cast<const T*>(p.x) + next * d,
+          next_rows * d * static_cast<std::int64_t>(sizeof(T)),
+          p.y == nullptr ? nullptr : static_cast<const TY*>(p.y) + next * k, next_rows * k * y_size,
+          residual_steps + gradient_steps};
 }
 
 void Slot(int slot) const {
@@ -67,7 +47,7 @@ void Slot(int slot) const {
     for (std::int64_t first = 0; first < panels; first += kManyTargetsGroup) {
       const std::int64_t last = Min<std::int64_t>(first + kManyTargetsGroup, panels);
       Residuals(row, rows, x, first, last, s, buffers.residuals, m.chunk_rows * W, sums,
-                [&](std::int64_t steps) { return feed(steps); });
+                [&](std::int64_t, std::int64_t) -> Feed& { return feed; });
       if (p.grad == nullptr) continue;
       ChunkGradient(x, rows, first, last, buffers.residuals, row > begin, grad, feed);
     }
@@ -97,7 +77,7 @@ void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64
         q.steps = rows;
         q.grad = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
         q.add = add;
-        q.ahead = feed(rows);
+        q.ahead = feed.Take(rows);
         RunTile::RunGradient(height, vectors, q);
       }
     }

@@ -15,11 +15,39 @@ constexpr int kUnroll = kTileRows > 1 ? 32 : 1;
 template <class C>
 constexpr int kPanel = 2 * Lanes(static_cast<const C*>(nullptr));
 
-// Where to fetch from memory while computing: `bytes` ahead per four steps. A chunk ahead in even
-// doses: the hardware's own prefetchers lose 12 rows that are read side by side.
+// Where to fetch from memory while computing: `bytes` per four steps.
 struct Ahead {
   const char* at;
   std::int64_t bytes;
+};
+
+// Deals out what will be read next, x and then y, in equal doses per step of computing. The
+// hardware's own prefetchers lose 12 rows that are read side by side, and y, of which a tile reads
+// 12 short pieces: without, 64 targets by 256 features ran at 194 GFLOP/s a core instead of 235.
+class Feed {
+ public:
+  Feed() = default;
+  Feed(const void* x, std::int64_t x_bytes, const void* y, std::int64_t y_bytes, std::int64_t steps)
+      : x_(static_cast<const char*>(x)),
+        y_(static_cast<const char*>(y)),
+        x_bytes_(x_bytes),
+        bytes_(x_bytes + y_bytes),
+        per_step_(static_cast<double>(bytes_) / static_cast<double>(steps > 0 ? steps : 1)) {}
+
+  // For the next `steps` steps.
+  Ahead Take(std::int64_t steps) {
+    const auto begin = static_cast<std::int64_t>(at_);
+    at_ += per_step_ * static_cast<double>(steps);
+    if (begin >= bytes_) return {nullptr, 0};
+    return {begin < x_bytes_ ? x_ + begin : y_ + (begin - x_bytes_),
+            static_cast<std::int64_t>(4 * per_step_ + 7) & ~std::int64_t{7}};
+  }
+
+ private:
+  const char* x_ = nullptr;
+  const char* y_ = nullptr;
+  std::int64_t x_bytes_ = 0, bytes_ = 0;
+  double per_step_ = 0, at_ = 0;
 };
 
 inline void Fetch(Ahead& ahead) {
@@ -150,6 +178,12 @@ void Residual(const ResidualTiles<C, TY>& tiles) {
   const C* x = p.x;
   C* out = p.r;
   for (std::int64_t tile = 0; tile < p.tiles; ++tile, x += R * p.x_stride, out += R * kPanel<C>) {
+    if (p.last && p.y != nullptr && p.depth >= 64) {
+      const TY* y = p.y + tile * R * p.y_stride;
+      for (int r = 0; r < R; ++r, y += p.y_stride) {
+        for (int j = 0; j < p.y_columns; j += kLanes) __builtin_prefetch(y + j);
+      }
+    }
     V acc[R][N];
     Product<V, R, N, false>(acc, x, p.x_stride, p.w, p.w_stride, (N - 1) * kLanes, p.depth, ahead);
     if (!p.first) {
