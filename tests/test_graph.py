@@ -27,6 +27,24 @@ def assert_same(ours, expected):
         np.testing.assert_array_equal(one, other)
 
 
+def test_retraces_on_dtype_and_rank_only(rng):
+    traces = []
+
+    @tf.function(reduce_retracing=True)
+    def loss(x, w, y):
+        traces.append((x.dtype, w.shape.rank))
+        return lo.linear_l2_loss(x, w, y)
+
+    for dtype in (np.float32, np.float64):
+        for k in (None, 2):
+            for n in range(5, 17):
+                x, w, y, _ = map(tf.constant, (*problem(rng, n, 3, k, dtype=dtype)[:3], 0))
+                np.testing.assert_array_equal(loss(x, w, y), lo.linear_l2_loss(x, w, y))
+    # One trace with the first shape and one that is relaxed, for each dtype and rank.
+    assert len(set(traces)) == 4
+    assert len(traces) <= 8
+
+
 def test_control_flow(data):
     x, w, y, expected = data
 
@@ -79,6 +97,38 @@ def test_gradient_through_a_while_loop(data):
         gradient(lambda v: tf.matmul(x, tf.matmul(x, v) - y, transpose_a=True)),
         rtol=1e-10,
     )
+
+
+def test_custom_gradient_recompute_grad_and_py_function(data):
+    x, w, y, expected = data
+
+    @tf.custom_gradient
+    def clipped(w):
+        loss, grad = lo.linear_l2_loss_and_grad(x, w, y)
+        return loss, lambda ct: ct * tf.clip_by_value(grad, -1.0, 1.0)
+
+    recomputed = tf.recompute_grad(lambda w: lo.linear_l2_loss(x, w, y))
+
+    def inside_python(w):
+        return tf.py_function(lambda v: lo.linear_l2_loss(x, v, y), [w], tf.float64)
+
+    for function, gradient in (
+        (clipped, tf.clip_by_value(expected.grad, -1.0, 1.0)),
+        (recomputed, expected.grad),
+        (inside_python, expected.grad),
+    ):
+
+        def both(w, function=function):
+            with tf.GradientTape() as tape:
+                tape.watch(w)
+                loss = function(w)
+            return loss, tape.gradient(loss, w)
+
+        # Without autograph, which trips over a custom gradient of any function in a loop.
+        for run in (both, tf.function(both, autograph=False)):
+            loss, grad = run(w)
+            np.testing.assert_array_equal(loss, expected.loss)
+            np.testing.assert_allclose(grad, gradient, rtol=1e-15)
 
 
 def test_parallel_data_pipeline(data):
