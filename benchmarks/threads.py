@@ -58,7 +58,7 @@ def suite(s: Session) -> Iterator[Row]:
                     times = interleave(
                         calls,
                         s.clocks(problem),
-                        seconds=s.mode.seconds / 6,
+                        seconds=s.mode.seconds / 10,
                         rounds=s.mode.rounds,
                     )
                 yield Row(
