@@ -114,10 +114,10 @@ def grid(rows: list[Row]) -> Any:
             for row in rows
             if (best := row.best(family)) and EAGER in row.times
         ]
-        style = {key: STYLES[family][key] for key in ("color", "marker")}
-        axes.scatter(
-            *zip(*points, strict=True), s=12, alpha=0.7, linewidths=0, label=family, **style
-        )
+        if points:
+            style = {key: STYLES[family][key] for key in ("color", "marker")}
+            x, y = zip(*points, strict=True)
+            axes.scatter(x, y, s=12, alpha=0.7, linewidths=0, label=family, **style)
     axes.axhline(1, color="0.35", linewidth=1, linestyle="--")
     axes.set(xscale="log", yscale="log", xlabel="the op's time, seconds")
     axes.set_ylabel("its time as a multiple of the op's")
