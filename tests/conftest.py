@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,15 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     seed = zlib.crc32(request.node.nodeid.encode())
     print(f"seed {seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _neutral_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that tests start find the installed package too: `python -c` looks in its folder."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("folder"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(scope="session")
