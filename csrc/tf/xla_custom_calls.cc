@@ -14,7 +14,13 @@
 #include "xla/ffi/api/c_api.h"
 #include "xla/ffi/api/ffi.h"
 
-extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_cc; no installed header has it
+// Declared here as its header would bring in half of XLA. Its C twin, XLA_FFI_GetApi, is exported
+// by the wheel of tensorflow but not by tensorflow-cpu's.
+namespace xla {
+namespace ffi {
+const XLA_FFI_Api* GetXlaFfiApi();
+}  // namespace ffi
+}  // namespace xla
 
 namespace linreg_ops {
 namespace {
@@ -207,7 +213,7 @@ XLA_FFI_DEFINE_HANDLER(kGradientDescent, GradientDescent,
                            .Attr<bool>("intercept"));
 
 bool Register(const char* target, XLA_FFI_Handler* handler) {
-  const XLA_FFI_Api* api = XLA_FFI_GetApi();
+  const XLA_FFI_Api* api = xla::ffi::GetXlaFfiApi();
   XLA_FFI_Error* error = ffi::Ffi::RegisterStaticHandler(api, target, "Host", handler);
   if (error == nullptr) return true;
   XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
