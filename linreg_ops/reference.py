@@ -129,7 +129,7 @@ def least_squares(
     intercept: bool = False,
     sample_weight: npt.ArrayLike | None = None,
 ) -> Array:
-    """The weights of least loss, by LAPACK's SVD: where every descent should end.
+    """The weights of least loss, by LAPACK's SVD and refinement: where every descent should end.
 
     Of all minimisers, the one of least norm. Columns are scaled to unit length for the
     factorisation, which is what makes polynomials of degree 5 come out right.
@@ -141,10 +141,19 @@ def least_squares(
     columns = np.shape(x)[-1] + int(intercept)
     x, _, y, s = _arrays(x, np.zeros((columns, *y.shape[1:])), y, intercept, sample_weight)
     root = np.sqrt(s)
-    x = root[:, None] * x
-    length = np.linalg.norm(x, axis=0)
+    scaled = root[:, None] * x
+    length = np.linalg.norm(scaled, axis=0)
     length[length == 0] = 1.0
-    w = np.linalg.lstsq(x / length, (root * y.T).T, rcond=None)[0]
+    scaled = scaled / length
+    target = (root * y.T).T
+    # Refined by the gradient in extended precision: the bare factorisation leaves the last digits
+    # of a hard problem to the build of LAPACK at hand.
+    inverse = np.linalg.pinv(scaled, rcond=max(1, *scaled.shape) * np.finfo(np.float64).eps)
+    w = inverse @ target
+    exact_x, exact_y = scaled.astype(np.longdouble), target.astype(np.longdouble)
+    for _ in range(2):
+        gradient = exact_x.T @ (exact_y - exact_x @ w)
+        w = w + inverse @ (inverse.T @ gradient.astype(np.float64))
     return np.asarray((w.T / length).T, np.float64)
 
 

@@ -85,24 +85,16 @@ def test_nist_solution_is_where_the_gradient_vanishes(name):
         assert reference.linear_l2_loss(x, elsewhere, y, intercept=intercept) > loss
 
 
+# Correct digits, of 15: norris and noint1 are easy; the rest are there to be hard in float64.
 @pytest.mark.parametrize(
-    "name", ["norris", "noint1", "longley", "wampler1", "wampler2", "wampler3"]
-)
-def test_least_squares_reaches_nist_solution(name):
-    """Within what a backward stable solver can give: some of the sets are there to be hard.
-
-    For columns of unit length, solution z, residual r and condition number κ, the solution is off
-    by at most n·d·u·κ (‖z‖ + κ‖r‖) (Higham, Accuracy and Stability of Numerical Algorithms, §20.1).
-    """
+    ("name", "digits"),
+    [("norris", 11), ("noint1", 13), ("longley", 10), ("wampler1", 9), ("wampler2", 11),
+     ("wampler3", 9)],
+)  # fmt: skip
+def test_least_squares_reaches_nist_solution(name, digits):
     x, y, intercept, w = nist.load(name)
     found = reference.least_squares(x, y, intercept=intercept)
-    columns = np.concatenate([np.ones((len(x), 1)), x], axis=1) if intercept else x
-    length = np.linalg.norm(columns, axis=0)
-    condition = np.linalg.cond(columns / length)
-    size = np.linalg.norm(w * length) + condition * np.linalg.norm(columns @ w - y)
-    bound = columns.size * 2.0**-53 * condition * size / length
-    assert np.all(np.abs(found - w) <= bound)
-    assert np.all(bound <= 1e-3 * np.abs(w))
+    np.testing.assert_allclose(found, w, rtol=10.0**-digits)
 
 
 def test_least_squares_weights_count_rows():
