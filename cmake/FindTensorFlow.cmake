@@ -26,6 +26,10 @@ find_package_handle_standard_args(TensorFlow
   REQUIRED_VARS TensorFlow_DIR TensorFlow_DISTRIBUTION VERSION_VAR TensorFlow_VERSION)
 
 add_library(TensorFlow::framework INTERFACE IMPORTED)
+if(TensorFlow_VERSION VERSION_LESS 2.20)
+  target_include_directories(TensorFlow::framework SYSTEM INTERFACE
+    "${CMAKE_CURRENT_SOURCE_DIR}/csrc/tf/tensorflow_2_19")
+endif()
 target_include_directories(TensorFlow::framework SYSTEM INTERFACE
   "${TensorFlow_DIR}/include"
   "${TensorFlow_DIR}/include/external/highwayhash"
