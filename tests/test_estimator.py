@@ -21,8 +21,7 @@ from linreg_ops.training import DivergenceError
 NEVER_CONVERGED = "ignore::sklearn.exceptions.ConvergenceWarning"
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning", NEVER_CONVERGED)
-@parametrize_with_checks(
+CHECKS = parametrize_with_checks(
     [
         LinearRegression(),
         LinearRegression(standardize=False),
@@ -31,6 +30,11 @@ NEVER_CONVERGED = "ignore::sklearn.exceptions.ConvergenceWarning"
         LinearRegression(learning_rate="auto", momentum=0.9, standardize=False),
     ]
 )
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning", NEVER_CONVERGED)
+# A list: scikit-learn 1.7, the last for Python 3.10, gives a generator, of which pytest 9 warns.
+@pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
