@@ -1,13 +1,14 @@
 """Builds the wheel against every TensorFlow, on every Python, and runs the tests with it.
 
-    python .ci/matrix.py                              every cell, README.md's table rewritten
-    python .ci/matrix.py 2.19/3.10 2.21/3.13          these cells only
-    python .ci/matrix.py 2.19/3.10 -- tests/test_ops.py    these tests only, the table left alone
+    python .ci/matrix.py --write                 every cell, recorded in README.md's table
+    python .ci/matrix.py 2.19/3.10 2.21/3.13     these cells
+    python .ci/matrix.py oldest                  the first cell that has an interpreter here
+    python .ci/matrix.py 2.19/3.10 -- tests/test_ops.py -x     these tests
 
-Each cell gets a virtual environment, where the wheel is built without isolation, so against the
-TensorFlow of that cell. Interpreters are found on PATH, or among pyenv's. A cell takes about two
-gigabytes of disk, given back at its end, and the time of a TensorFlow download, a build (shorter
-with ccache) and the tests. Needs git, and Python 3.11 to run itself.
+What is tested is the last commit. Each cell gets a virtual environment, where the wheel is built
+without isolation, so against the TensorFlow of that cell. Interpreters are found on PATH, or among
+pyenv's. A cell takes about three gigabytes of disk, given back at its end, and the time of a
+TensorFlow download, a build (shorter with ccache) and the tests. Needs git and Python 3.11.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,20 +30,27 @@ README = ROOT / "README.md"
 
 TENSORFLOWS = ("2.19", "2.20", "2.21")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-# TensorFlow publishes no wheel for these pairs.
-NO_WHEEL = {("2.19", "3.13")}
-CELLS = [f"{tf}/{py}" for tf in TENSORFLOWS for py in PYTHONS if (tf, py) not in NO_WHEEL]
+PAIRS = [f"{tensorflow}/{python}" for tensorflow in TENSORFLOWS for python in PYTHONS]
+# TensorFlow publishes no wheel for these.
+NO_WHEEL = {"2.19/3.13"}
+CELLS = [pair for pair in PAIRS if pair not in NO_WHEEL]
 
 BEGIN, END = "<!-- matrix: .ci/matrix.py writes this table -->\n", "<!-- end of matrix -->"
+HEAD = "| TensorFlow | Python | NumPy | Keras | tests | commit |\n|---|---|---|---|---|---|\n"
+VERSIONS = """
+import platform
+from importlib.metadata import version
+print(version("tensorflow"), platform.python_version(), version("numpy"), version("keras"))
+"""
 
 
-def interpreter(version: str) -> str | None:
+def interpreter(python: str) -> str | None:
     """The first pythonX.Y that runs, on PATH (where pyenv's shim may not) or in pyenv's folders."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     folders = os.environ["PATH"].split(os.pathsep)
-    folders += [str(folder) for folder in sorted(pyenv.glob(f"versions/{version}.*/bin"))]
+    folders += [str(folder) for folder in sorted(pyenv.glob(f"versions/{python}.*/bin"))]
     for folder in folders:
-        found = shutil.which(f"python{version}", path=folder)
+        found = shutil.which(f"python{python}", path=folder)
         if found and not subprocess.run([found, "--version"], capture_output=True).returncode:
             return found
     return None
@@ -55,24 +62,15 @@ def build_requirements() -> list[str]:
     return [r for r in project["build-system"]["requires"] if not r.startswith("tensorflow")]
 
 
-def copy_sources(target: Path) -> None:
-    """The files git tracks or would: each cell builds in a folder of its own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+class StepError(Exception):
+    """A step of a cell went wrong; its output has been printed."""
 
 
-def run_cell(cell: str, folder: Path, pytest_arguments: list[str]) -> dict[str, object]:
-    """Builds, installs and tests one cell; what went wrong is in the result."""
-    tensorflow, python = cell.split("/")
+def run_cell(
+    cell: str, python: str, folder: Path, pytest_arguments: list[str]
+) -> tuple[bool, list[str]]:
+    """Builds, installs and tests one cell: whether all is well, and the row of the table."""
+    tensorflow = cell.split("/")[0]
     venv, source, wheels = folder / "venv", folder / "source", folder / "wheels"
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
@@ -82,106 +80,66 @@ def run_cell(cell: str, folder: Path, pytest_arguments: list[str]) -> dict[str, 
             environment[f"CMAKE_{language}_COMPILER_LAUNCHER"] = "ccache"
         environment.update(CCACHE_BASEDIR=str(source), CCACHE_NOHASHDIR="1")
 
-    def run(step: str, *command: str | Path, check: bool = True) -> str:
+    def run(step: str, *command: str | Path, show: bool = False) -> str:
         print(f"[{cell}] {step}", flush=True)
         done = subprocess.run(
             [str(part) for part in command],
-            cwd=source,
+            cwd=source if source.exists() else ROOT,
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.STDOUT,
             text=True,
         )
-        if check and done.returncode:
-            print(done.stdout, flush=True)
-            raise RuntimeError(step)
-        return done.stdout
+        if done.returncode:
+            print(done.stdout or "", flush=True)
+            raise StepError(step)
+        return done.stdout or ""
 
-    python_found = interpreter(python)
-    if python_found is None:
-        return {"stopped": f"no python{python}"}
-    copy_sources(source)
     pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    result: dict[str, object] = {}
-    start = time.monotonic()
+    report = folder / "report.xml"
+    versions = cell.split("/")
     try:
-        run("virtual environment", python_found, "-m", "venv", venv)
+        run("the last commit", "git", "clone", "--quiet", "--no-local", ROOT, source)
+        run("virtual environment", python, "-m", "venv", venv)
         run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*", *build_requirements())
-        result["tensorflow"] = run(
-            "version",
-            venv / "bin" / "python",
-            "-c",
-            "from importlib.metadata import version; print(version('tensorflow'))",
-        ).strip()
         run("wheel", *pip, "wheel", "--no-build-isolation", "--no-deps", "-w", wheels, ".")
         (wheel,) = wheels.glob("*.whl")
         run("install", *pip, "install", f"{wheel}[test]")
-        report = folder / "report.xml"
-        output = run(
-            "tests",
-            venv / "bin" / "pytest",
-            f"--junit-xml={report}",
-            *pytest_arguments,
-            check=False,
-        )
+        versions = run("versions", venv / "bin" / "python", "-c", VERSIONS).split()
+        arguments = ["-q", f"--junit-xml={report}", *pytest_arguments]
+        run("tests", venv / "bin" / "pytest", *arguments, show=True)
+    except StepError as error:
         if not report.exists():
-            print(output, flush=True)
-            raise RuntimeError("tests")
-        suite = ElementTree.parse(report).getroot().find("testsuite")
-        assert suite is not None
-        counts = {key: int(suite.attrib[key]) for key in ("tests", "errors", "failures", "skipped")}
-        result["failed"] = counts["errors"] + counts["failures"]
-        result["skipped"] = counts["skipped"]
-        result["passed"] = counts["tests"] - int(result["failed"]) - counts["skipped"]
-        if result["failed"] or not result["passed"]:
-            print(output, flush=True)
-    except RuntimeError as error:
-        result["stopped"] = str(error)
-    result["minutes"] = round((time.monotonic() - start) / 60, 1)
-    return result
+            return False, [*versions, *[""] * (4 - len(versions)), f"✗ {error}"]
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    assert suite is not None
+    count = {key: int(suite.attrib[key]) for key in ("tests", "errors", "failures", "skipped")}
+    failures = count["errors"] + count["failures"]
+    passed = count["tests"] - failures - count["skipped"]
+    good = passed > 0 and not failures
+    tests = f"{'✓' if good else '✗'} {passed} passed, {failures} failed, {count['skipped']} skipped"
+    return good, [*versions, tests]
 
 
-def good(result: dict[str, object]) -> bool:
-    """Whether tests ran, and passed."""
-    return bool(result.get("passed")) and not result.get("failed")
+def minor(version: str) -> str:
+    """X.Y of X.Y.Z."""
+    return ".".join(version.split(".")[:2])
 
 
-def table(results: dict[str, dict[str, object]]) -> str:
-    """The results as markdown."""
-    lines = [
-        "| TensorFlow | " + " | ".join(f"Python {python}" for python in PYTHONS) + " |",
-        "|---|" + "---|" * len(PYTHONS),
-    ]
-    for tensorflow in TENSORFLOWS:
-        exact = {
-            str(results[cell]["tensorflow"])
-            for cell in results
-            if cell.startswith(f"{tensorflow}/") and "tensorflow" in results[cell]
-        }
-        row = [", ".join(sorted(exact)) or tensorflow]
-        for python in PYTHONS:
-            result = results.get(f"{tensorflow}/{python}")
-            if (tensorflow, python) in NO_WHEEL:
-                row.append("no wheel")
-            elif result is None:
-                row.append("not run")
-            elif good(result):
-                row.append(f"✓ {result['passed']} passed")
-            else:
-                row.append(f"✗ {result.get('stopped') or str(result['failed']) + ' failed'}")
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write_readme(results: dict[str, dict[str, object]]) -> None:
-    """Puts the table where README.md has its place."""
+def record(new: dict[str, list[str]]) -> None:
+    """Puts the rows where README.md has its place, among those of earlier runs."""
     text = README.read_text()
-    if BEGIN not in text or END not in text:
+    pattern = re.compile(re.escape(BEGIN) + "(.*?)" + re.escape(END), re.S)
+    place = pattern.search(text)
+    if place is None:
         sys.exit(f"error: README.md has no place for the table: {BEGIN.strip()}")
-    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-    README.write_text(
-        re.sub(pattern, lambda _: BEGIN + "\n" + table(results) + END, text, flags=re.S)
-    )
+    rows = {pair: [*pair.split("/"), "", "", "not run", ""] for pair in PAIRS}
+    for line in re.findall(r"^\| (\d.*) \|$", place[1], re.M):
+        cells = [cell.strip() for cell in line.split("|")]
+        rows[f"{minor(cells[0])}/{minor(cells[1])}"] = cells
+    rows |= new | {pair: [*pair.split("/"), "", "", "no wheel", ""] for pair in NO_WHEEL}
+    table = HEAD + "".join(f"| {' | '.join(rows[pair])} |\n" for pair in PAIRS)
+    README.write_text(text[: place.start()] + f"{BEGIN}\n{table}\n{END}" + text[place.end() :])
 
 
 def main() -> int:
@@ -189,34 +147,44 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cells", nargs="*", help=f"of {', '.join(CELLS)}")
-    parser.add_argument("--keep", action="store_true", help="leave the folders of the cells")
+    parser.add_argument("cells", nargs="*", help=f"of {', '.join(CELLS)}, or oldest")
+    parser.add_argument("--write", action="store_true", help="record the result in README.md")
     arguments = sys.argv[1:]
-    parser.add_argument(
-        "--if-available", action="store_true", help="leave out cells whose Python is not installed"
-    )
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options, pytest_arguments = parser.parse_args(arguments[:split]), arguments[split + 1 :]
-    unknown = set(options.cells) - set(CELLS)
-    if unknown:
-        parser.error(f"no such cell: {', '.join(sorted(unknown))}; there are {', '.join(CELLS)}")
+    if options.write and pytest_arguments:
+        parser.error("the table is of whole test runs: --write takes no tests")
 
+    pythons = {python: interpreter(python) for python in PYTHONS}
     cells = options.cells or CELLS
-    if options.if_available:
-        cells = [cell for cell in cells if interpreter(cell.split("/")[1])]
-    results: dict[str, dict[str, object]] = {}
+    if cells == ["oldest"]:
+        cells = [cell for cell in CELLS if pythons[cell.split("/")[1]]][:1]
+    if not cells or not set(cells) <= set(CELLS):
+        parser.error(f"no such cell; there are {', '.join(CELLS)}")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=7", "HEAD"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+    good = True
+    summary = []
     for cell in cells:
-        folder = Path(tempfile.mkdtemp(prefix="linreg_ops-matrix-"))
-        try:
-            results[cell] = run_cell(cell, folder, pytest_arguments)
-        finally:
-            if not options.keep:
-                shutil.rmtree(folder)
-        print(f"[{cell}] {results[cell]}", flush=True)
-    print("\n" + table(results))
-    if not options.cells and not pytest_arguments:
-        write_readme(results)
-    return 0 if all(map(good, results.values())) else 1
+        python = pythons[cell.split("/")[1]]
+        if python is None:
+            summary.append(f"{cell}: not run, for want of a python{cell.split('/')[1]}")
+            continue
+        with tempfile.TemporaryDirectory(prefix="linreg_ops-matrix-") as folder:
+            well, row = run_cell(cell, python, Path(folder), pytest_arguments)
+        good &= well
+        row.append(commit)
+        summary.append(" | ".join(row))
+        if options.write:
+            record({cell: row})
+    print("\nTensorFlow | Python | NumPy | Keras | tests | commit", *summary, sep="\n")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
