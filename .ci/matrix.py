@@ -97,9 +97,10 @@ def run_cell(
 
     pip = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
     report = folder / "report.xml"
-    versions = cell.split("/")
+    versions, commit = cell.split("/"), ""
     try:
         run("the last commit", "git", "clone", "--quiet", "--no-local", ROOT, source)
+        commit = run("its name", "git", "rev-parse", "--short=7", "HEAD").strip()
         run("virtual environment", python, "-m", "venv", venv)
         run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*", *build_requirements())
         run("wheel", *pip, "wheel", "--no-build-isolation", "--no-deps", "-w", wheels, ".")
@@ -110,7 +111,7 @@ def run_cell(
         run("tests", venv / "bin" / "pytest", *arguments, show=True)
     except StepError as error:
         if not report.exists():
-            return False, [*versions, *[""] * (4 - len(versions)), f"✗ {error}"]
+            return False, [*versions, *[""] * (4 - len(versions)), f"✗ {error}", commit]
     suite = ElementTree.parse(report).getroot().find("testsuite")
     assert suite is not None
     count = {key: int(suite.attrib[key]) for key in ("tests", "errors", "failures", "skipped")}
@@ -118,7 +119,7 @@ def run_cell(
     passed = count["tests"] - failures - count["skipped"]
     good = passed > 0 and not failures
     tests = f"{'✓' if good else '✗'} {passed} passed, {failures} failed, {count['skipped']} skipped"
-    return good, [*versions, tests]
+    return good, [*versions, tests, commit]
 
 
 def minor(version: str) -> str:
@@ -161,13 +162,6 @@ def main() -> int:
         cells = [cell for cell in CELLS if pythons[cell.split("/")[1]]][:1]
     if not cells or not set(cells) <= set(CELLS):
         parser.error(f"no such cell; there are {', '.join(CELLS)}")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=7", "HEAD"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
 
     good = True
     summary = []
@@ -179,7 +173,6 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="linreg_ops-matrix-") as folder:
             well, row = run_cell(cell, python, Path(folder), pytest_arguments)
         good &= well
-        row.append(commit)
         summary.append(" | ".join(row))
         if options.write:
             record({cell: row})
