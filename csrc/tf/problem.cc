@@ -129,7 +129,8 @@ absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
   data.w = w.data();
   if (y != nullptr) data.y = y->data();
   if (sample_weight != nullptr) data.sample_weight = sample_weight->data();
-  return ToAbsl(Validate(data));
+  // No problem has no arrays either: TensorFlow gives an empty tensor that it computed no memory.
+  return problem->count == 0 ? absl::OkStatus() : ToAbsl(Validate(data));
 }
 
 absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx, const Tensor** sample_weight) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <new>
 #include <string>
@@ -11,6 +10,7 @@
 #include "kernels/cpu/for_each_problem.h"
 #include "kernels/cpu/run_joined.h"
 #include "kernels/l2_loss_grad.h"
+#include "tensorflow/core/util/work_sharder.h"
 #include "xla/ffi/api/c_api.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -91,14 +91,14 @@ Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
     }
     data.sample_weight = sample_weight->untyped_data();
   }
-  return Validate(data);
+  return batch->count == 0 ? Status() : Validate(data);
 }
 
-// XLA's intra-op pool: TensorFlow's own, which the caller is not part of.
+// XLA's intra-op pool: TensorFlow's own, within the caller's budget, which tf.data lowers.
 cpu::Threads PoolThreads(ffi::ThreadPool& pool) {
   cpu::Threads threads;
-  threads.count = static_cast<int>(
-      std::clamp<std::int64_t>(pool.num_threads(), 1, std::numeric_limits<int>::max()));
+  const std::int64_t budget = tensorflow::GetPerThreadMaxParallelism();
+  threads.count = static_cast<int>(std::max<std::int64_t>(1, std::min(pool.num_threads(), budget)));
   threads.pool = &pool;
   threads.run = [](void* context, int workers, void (*body)(void*), void* arg) {
     auto* target = static_cast<ffi::ThreadPool*>(context);
