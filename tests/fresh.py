@@ -1,24 +1,18 @@
 """Programs in processes of their own: bounded in time, and silent about warnings or failed."""
 
 import os
-import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-# Python's warnings, TensorFlow's own from Python, and those of its C++ (absl's W0000 ...).
-WARNING = re.compile(r"^(W\d{4} .*|.*\w*Warning: .*|.*WARNING:(?!\s*All log messages).*)$", re.M)
+from silence import assert_no_warning
 
 
 def environment(**changes: str) -> dict[str, str]:
     """The test's environment with C++ warnings visible, and no GPU to talk about."""
     kept = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     return {**kept, "TF_CPP_MIN_LOG_LEVEL": "1", "CUDA_VISIBLE_DEVICES": "-1", **changes}
-
-
-def assert_no_warning(stderr: str) -> None:
-    assert not WARNING.findall(stderr), WARNING.findall(stderr)
 
 
 def run(

@@ -1,10 +1,20 @@
-"""Which kernels run: what the tests of fusion count."""
+"""Which kernels run, and on how many threads: what the tests of fusion count."""
 
+import re
+import tempfile
 from collections import Counter
+from pathlib import Path
 
+import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import op_callbacks
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+needs_custom_calls = pytest.mark.skipif(
+    not (Path(tf.sysconfig.get_include()) / "xla" / "ffi" / "api" / "ffi.h").exists(),
+    reason="this TensorFlow has no header for custom calls: the ops are plain HLO",
+)
 
 
 def eager_kernels(function, *args):
@@ -40,3 +50,41 @@ def graph_kernels(function, *args):
         for node in part
     ]
     return Counter(node.op for node in nodes)
+
+
+def session_kernels(session, fetches, feeds):
+    """The values, and how many nodes of each type the session ran, after grappler."""
+    metadata = tf.compat.v1.RunMetadata()
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    values = session.run(fetches, feeds, options=options, run_metadata=metadata)
+    return values, Counter(node.op for graph in metadata.partition_graphs for node in graph.node)
+
+
+def profiled(function, *args):
+    """The lines of TensorFlow's profile of a call, one per thread: (name, start, end) of events."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            function(*args)
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(trace.read_bytes())
+    for plane in space.planes:
+        for line in plane.lines:
+            yield [
+                (
+                    plane.event_metadata[event.metadata_id].display_name
+                    or plane.event_metadata[event.metadata_id].name,
+                    event.offset_ps,
+                    event.offset_ps + event.duration_ps,
+                )
+                for event in line.events
+            ]
+
+
+def closures_scheduled(function, *args):
+    """How many closures each fused pass in the call, an op's or XLA's, hands to a thread pool."""
+    counts = []
+    for line in profiled(function, *args):
+        passes = [event for event in line if re.search(r"^Linreg_|:Linreg>", event[0])]
+        scheduled = [start for name, start, _ in line if name == "ThreadpoolListener::Record"]
+        counts += [sum(start <= at <= end for at in scheduled) for _, start, end in passes]
+    return counts

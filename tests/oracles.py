@@ -14,6 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+
+def integers(*shape, seed=1):
+    """Small integers in float64: their sums and products are exact, to be compared bit by bit."""
+    return np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float64)
+
+
 # The longest chain of additions in the accumulators' own precision.
 CHAIN = 512
 

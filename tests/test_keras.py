@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fresh import run
 from tensorflow.python.eager import context
 
 import linreg_ops.keras as lk
@@ -228,18 +229,41 @@ def test_eagerly_and_in_a_graph_alike(data):
     assert_same_training(*models, x, y, sample_weight=s, epochs=2)
 
 
-def test_mirrored_strategy_equals_one_machine(data):
-    x, y, s = data
-    model = lk.LinearRegression(2)
-    model.build((None, D))
-    model.compile(keras.optimizers.SGD(0.1))
-    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    with strategy.scope():
-        mirrored = lk.LinearRegression(2)
-        mirrored.build((None, D))
-        mirrored.set_weights(model.get_weights())
-        mirrored.compile(keras.optimizers.SGD(0.1))
-    assert_same_training(mirrored, model, x, y, sample_weight=s, batch_size=32, epochs=2)
+# Integer data and powers of two: exact, so that the order of the replicas' sums leaves no trace.
+MIRRORED = """
+import keras
+import numpy as np
+import tensorflow as tf
+import linreg_ops.keras as lk
+
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+keras.config.set_dtype_policy("float64")
+rng = np.random.default_rng(1)
+x, y = (rng.integers(-3, 4, shape).astype(np.float64) for shape in ((32, 3), (32, 2)))
+s = rng.integers(0, 3, 32).astype(np.float64)
+
+def trained():
+    model = lk.LinearRegression(2, kernel_initializer="ones")
+    model.build((None, 3))
+    model.compile(keras.optimizers.SGD(2.0**-4), metrics=["mae"])
+    history = model.fit(x, y, sample_weight=s, batch_size=8, epochs=1, shuffle=False, verbose=0)
+    return model, history.history
+
+on_one, history = trained()
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    mirrored, mirrored_history = trained()
+assert [v.device[-5:] for v in mirrored.kernel.value.values] == ["CPU:0", "CPU:1"]
+assert history == mirrored_history, (history, mirrored_history)
+for ours, theirs in zip(mirrored.get_weights(), on_one.get_weights(), strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+assert np.all(on_one.kernel != 1.0)
+"""
+
+
+@pytest.mark.composes("Strategies: mirrored, multi-worker, parameter server")
+def test_two_mirrored_devices_equal_one():
+    run(MIRRORED)
 
 
 def test_layer_in_a_network(data):

@@ -11,10 +11,7 @@ from oracles import problem
 import linreg_ops as lo
 from linreg_ops import _library, _pfor
 
-pytestmark = [
-    pytest.mark.composes("`vectorized_map`, without a fallback to a loop"),
-    pytest.mark.usefixtures("no_tensorflow_warnings"),
-]
+pytestmark = pytest.mark.composes("`vectorized_map`, without a fallback to a loop")
 FORWARD = "Linreg>L2LossGrad"
 NAMES = ("x", "w", "y", "s")
 

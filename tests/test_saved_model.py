@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fresh import run
+from oracles import integers
 
 import linreg_ops as lo
 
 pytestmark = pytest.mark.composes("SavedModel, with and without this package")
 
 N, D, K = 7, 3, 2
-
-
-def integers(*shape, seed=1):
-    return np.random.default_rng(seed).integers(-3, 4, shape).astype(np.float64)
 
 
 X, W, Y = integers(N, D), integers(D, K, seed=2), integers(N, K, seed=3)

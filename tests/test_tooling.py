@@ -1,20 +1,19 @@
-"""What TensorFlow's tools show of the ops: their cost, their names and their documentation."""
+"""TensorFlow's tools on the ops: profiler, grappler, numeric checks, determinism, help."""
 
 import pydoc
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from fresh import run
+from launches import graph_kernels, profiled
+from oracles import integers
 from tensorflow.python.framework import ops as framework_ops
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import linreg_ops as lo
 from linreg_ops import _library
 
-pytestmark = [
-    pytest.mark.composes("Profiler, grappler, numeric checks, determinism"),
-    pytest.mark.usefixtures("no_tensorflow_warnings"),
-]
+pytestmark = pytest.mark.composes("Profiler, grappler, numeric checks, determinism")
 
 N, D, K = 50, 7, 3
 OPTIONS = {**tf.compat.v1.profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
@@ -84,18 +83,10 @@ def tensors():
     return tf.ones([N, D]), tf.ones([D, K]), tf.ones([N, K])
 
 
-def test_a_profiler_trace_names_the_op(tmp_path):
+def test_a_profiler_trace_names_the_op():
     function = tf.function(lo.linear_l2_loss)
     function(*tensors())
-    with tf.profiler.experimental.Profile(str(tmp_path)):
-        function(*tensors())
-    (trace,) = tmp_path.rglob("*.xplane.pb")
-    space = xplane_pb2.XSpace.FromString(trace.read_bytes())
-    names = {
-        metadata.display_name or metadata.name
-        for plane in space.planes
-        for metadata in plane.event_metadata.values()
-    }
+    names = {name for line in profiled(function, *tensors()) for name, *_ in line}
     ours = {name for name in names if "Linreg>L2LossGrad" in name}
     assert ours, sorted(names)
 
@@ -138,3 +129,58 @@ def test_help_shows_the_documentation_of_the_ops(op, words):
     text = pydoc.render_doc(getattr(_library.load(), op), renderer=pydoc.plaintext)
     for word in words:
         assert word in text
+
+
+X, W, Y = integers(7, 3), integers(3, 2, seed=2), integers(7, 2, seed=3)
+FORWARD = "Linreg>L2LossGrad"
+
+
+def test_grappler_folds_constants_merges_duplicates_and_prunes():
+    def constants():
+        return lo.linear_l2_loss(tf.constant(X), tf.constant(W), tf.constant(Y))
+
+    def twice(x, w, y):
+        return lo.linear_l2_loss(x, w, y), lo.linear_l2_loss_and_grad(x, w, y).grad
+
+    def unused(x, w, y):
+        lo.linear_l2_loss(x, w, y)
+        return w
+
+    arguments = [tf.constant(a) for a in (X, W, Y)]
+    assert graph_kernels(constants)[FORWARD] == 0
+    assert graph_kernels(twice, *arguments)[FORWARD] == 1
+    assert graph_kernels(unused, *arguments)[FORWARD] == 0
+    for one, other in zip(
+        (tf.function(constants)(), *tf.function(twice)(*arguments)),
+        (lo.linear_l2_loss(X, W, Y), *lo.linear_l2_loss_and_grad(X, W, Y)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_numeric_checks_name_the_op():
+    bad = np.where(np.arange(7) == 3, np.nan, 1.0)[:, None] * X
+    tf.debugging.enable_check_numerics()
+    try:
+        for function in (lo.linear_l2_loss, tf.function(lo.linear_l2_loss)):
+            assert float(function(X, W, Y)) == 0.5 * np.sum((X @ W - Y) ** 2)
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"Linreg>L2LossGrad"):
+                function(bad, W, Y)
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
+def test_op_determinism_changes_nothing():
+    """In a process of its own: it cannot be turned off again."""
+    run(
+        """
+        import numpy as np, tensorflow as tf, linreg_ops as lo
+        x, y = np.random.default_rng(1).standard_normal((2, 100_003, 1))
+        before = lo.linear_l2_loss_and_grad(x, np.ones((1, 1)), y)
+        tf.config.experimental.enable_op_determinism()
+        for function in (lo.linear_l2_loss_and_grad, tf.function(lo.linear_l2_loss_and_grad)):
+            after = function(x, np.ones((1, 1)), y)
+            np.testing.assert_array_equal(before.loss, after.loss)
+            np.testing.assert_array_equal(before.grad, after.grad)
+        """
+    )

@@ -3,20 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from launches import needs_custom_calls
 from oracles import assert_within, problem, truth
 
 import linreg_ops as lo
 
-pytestmark = [
-    pytest.mark.composes("XLA, and auto-clustering"),
-    pytest.mark.usefixtures("no_tensorflow_warnings"),
-]
+pytestmark = pytest.mark.composes("XLA, and auto-clustering")
 
 CASES = [
     pytest.param(*case, id="-".join(str(part) for part in case))
@@ -33,10 +30,6 @@ CASES = [
     ]
 ]
 CALL = 'custom_call_target="linreg_'
-needs_custom_calls = pytest.mark.skipif(
-    not (Path(tf.sysconfig.get_include()) / "xla" / "ffi" / "api" / "ffi.h").exists(),
-    reason="this TensorFlow has no header for custom calls: the ops are plain HLO",
-)
 
 
 def batched_problem(rng, batch, n, d, k, dtype, intercept, weights):

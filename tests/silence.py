@@ -1,0 +1,78 @@
+"""TensorFlow's warnings fail a test: those of its Python logger, and of its C++ on stderr."""
+
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
+
+# What TensorFlow's C++ says of stock programs too: with each error of an op, which tests ask for;
+# of the types of the options that the profiler's own Python half sets; of a strategy's own input
+# pipeline; and of float64 there.
+_ITS_OWN = "OP_REQUIRES failed|expects an i value|GeneratorDatasetOp|Not handling type DT_DOUBLE"
+# Python's warnings, TensorFlow's own from Python, and those of its C++ (absl's W0000 ...).
+WARNING = re.compile(
+    rf"^(W\d{{4}} (?!.*(?:{_ITS_OWN})).*"
+    r"|.*\w*Warning: .*|.*WARNING:(?!\s*All log messages).*)$",
+    re.M,
+)
+
+
+def assert_no_warning(stderr: str) -> None:
+    assert not WARNING.findall(stderr), WARNING.findall(stderr)
+
+
+class _Recorder(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(level=logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(f"{record.levelname}: {record.getMessage()}")
+
+
+@contextmanager
+def _recorded_log(logger: logging.Logger) -> Iterator[list[str]]:
+    recorder, level = _Recorder(), logger.level
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(recorder)
+    try:
+        yield recorder.messages
+    finally:
+        logger.removeHandler(recorder)
+        logger.setLevel(level)
+
+
+@contextmanager
+def _recorded_stderr() -> Iterator[list[str]]:
+    """What is written to file descriptor 2, where no Python object can see C++ write."""
+    lines: list[str] = []
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+            sys.stderr.write(text)
+            lines.append(text)
+
+
+@contextmanager
+def no_tensorflow_warnings() -> Iterator[None]:
+    """Raises AssertionError if TensorFlow warns; Python's own warnings are errors already."""
+    # TensorFlow counts retracing by a function's code: Keras' would add up over the tests.
+    polymorphic_function._frequent_tracing_detector_manager._detectors.clear()
+    with _recorded_log(tf.get_logger()) as messages, _recorded_stderr() as stderr:
+        yield
+    assert not messages, messages
+    assert_no_warning("".join(stderr))
