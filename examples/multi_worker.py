@@ -63,7 +63,8 @@ def work(options):
     index = strategy.cluster_resolver.task_id
     first, last = (options.rows * i // workers for i in (index, index + 1))
     x, y = make_rows(first, last, options.features)
-    print(f"worker {index} of {workers}: rows {first} to {last}", flush=True)
+    # One write, so that the workers' lines do not mix.
+    print(f"worker {index} of {workers}: rows {first} to {last}\n", end="", flush=True)
 
     with strategy.scope():
         w = tf.Variable(tf.zeros([options.features], tf.float64))
