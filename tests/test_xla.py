@@ -63,6 +63,21 @@ def assert_same_bits(ours, theirs):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def assert_close(ours, theirs):
+    """Plain HLO against the kernels: the same sums in another order."""
+    for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+        assert one.dtype == other.dtype
+        tolerance = 1e-4 if one.dtype == tf.float32 else 1e-12
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(params=[pytest.param("custom_call", marks=needs_custom_calls), "hlo"])
+def assert_same(request, monkeypatch):
+    """With each lowering, what it owes to the op: the same bits, or the same within rounding."""
+    monkeypatch.setenv("LINREG_OPS_XLA", request.param)
+    return assert_close if request.param == "hlo" else assert_same_bits
+
+
 @needs_custom_calls
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("batch", "n", "k", "intercept", "weights"), CASES)
@@ -190,13 +205,10 @@ def test_plain_hlo(rng, monkeypatch, dtype, batch, n, k, intercept, weights):
         np.reshape([e.grad for e in exact], w.shape),
         np.reshape([e.grad_bound for e in exact], w.shape),
     )
-    tolerance = 1e-4 if dtype == np.float32 else 1e-12
-    for ours, theirs in zip(descents, everything(x, w, y)[1:], strict=True):
-        for one, other in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+    assert_close(descents, list(everything(x, w, y)[1:]))
 
 
-def test_batch_sizes_recompile_without_retracing(rng):
+def test_batch_sizes_recompile_without_retracing(rng, assert_same):
     traces = []
 
     @tf.function(
@@ -213,7 +225,7 @@ def test_batch_sizes_recompile_without_retracing(rng):
 
     for n in (1, 7, 64, 7):
         x, w, y, _ = problem(rng, n, 3, dtype=np.float64)
-        assert_same_bits(loss_and_grad(x, w, y), lo.linear_l2_loss_and_grad(x, w, y))
+        assert_same(loss_and_grad(x, w, y), lo.linear_l2_loss_and_grad(x, w, y))
     assert len(traces) == 1
 
 
@@ -231,7 +243,7 @@ def test_sizes_known_as_bounds_only(rng):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
-def test_descent_with_rates_known_at_run_time(rng):
+def test_descent_with_rates_known_at_run_time(rng, assert_same):
     x, w, y, _ = problem(rng, 40, 3, 2)
 
     @tf.function(jit_compile=True)
@@ -240,7 +252,7 @@ def test_descent_with_rates_known_at_run_time(rng):
 
     for rate, momentum in ((0.001, 0.0), (0.002, 0.9), ([0.001, 0.0, 0.002, 0.001], 0.5)):
         rate = tf.constant(rate, tf.float64)
-        assert_same_bits(
+        assert_same(
             descend(x, w, y, rate, tf.constant(momentum, tf.float64)),
             lo.gradient_descent(x, w, y, rate, num_steps=4, momentum=momentum),
         )
@@ -279,14 +291,14 @@ def test_errors(rng):
         call(lambda: lo.gradient_descent(x, w, y, [0.1, 0.2], 3))
 
 
-def test_number_of_steps_as_an_argument(rng):
+def test_number_of_steps_as_an_argument(rng, assert_same):
     """Compiled anew for each value: the number of losses is a shape."""
     x, w, y, _ = problem(rng, 40, 3, 2)
     descend = tf.function(
         lambda steps: lo.gradient_descent(x, w, y, 0.01, steps), jit_compile=True
     ).get_concrete_function(tf.TensorSpec([], tf.int64))
     for steps in (0, 3, 5):
-        assert_same_bits(
+        assert_same(
             descend(tf.constant(steps, tf.int64)), lo.gradient_descent(x, w, y, 0.01, steps)
         )
 
