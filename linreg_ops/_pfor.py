@@ -3,7 +3,8 @@
 A loop of b calls becomes
 
 - columns: b problems that share X and the row weights are one problem of b·k targets, and X is read
-  once for all of them. What they share besides X (one y for many w) is repeated b times.
+  once for all of them. Its columns are all that is copied: many y are transposed to [n, b·k], once,
+  and what the problems share is repeated in that shape, one y for many w too. X is not copied.
 - a batch: where X differs, or is stacked already, b is one more batch dimension of one op.
 - a loop of single ops (tf.map_fn) for the rest, which would need b copies of X: row weights that
   differ over one X, gradient descents over one X (their losses are sums over targets), and

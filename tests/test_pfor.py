@@ -1,6 +1,8 @@
 """tf.vectorized_map over the ops: the loop's results, in one pass over X, without a warning."""
 
+import functools
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -120,6 +122,34 @@ def test_columns_are_read_together(rng):
     # The first is the loop's body, which nothing uses any more.
     assert shapes == [((20, 5), (5, 3), (20, 3)), ((20, 5), (5, 24), (20, 24))]
     np.testing.assert_allclose(losses(w), [lo.linear_l2_loss(x, v, y) for v in w], rtol=1e-6)
+
+
+@pytest.mark.parametrize("varying", ["w", "y", "wy"])
+def test_nothing_is_copied_but_the_columns(rng, varying):
+    """No tensor on the way is larger than the b k columns of y: X stays alone."""
+    b, n, d, k = 8, 20, 5, 3
+    arguments = family(rng, b, n, d, k, varying, False, False)
+
+    def loop(arguments):
+        in_place = functools.partial(tf.vectorized_map, fallback_to_while_loop=False)
+        return mapped(lo.linear_l2_loss_and_grad, arguments, varying, in_place)
+
+    graph = tf.function(loop).get_concrete_function(arguments).graph
+    shapes = [tuple(t.shape) for op in graph.get_operations() for t in op.outputs]
+    assert (n, b * k) in shapes
+    assert max(map(math.prod, shapes)) == n * b * k
+
+
+def test_the_default_loop_has_nothing_to_fall_back_to(rng):
+    """Without fallback_to_while_loop=False, what has no converter runs too, with a warning."""
+    arguments = family(rng, 3, 9, 4, 2, "w", False, False)
+
+    def losses(w):
+        return tf.vectorized_map(lambda w: lo.linear_l2_loss(arguments["x"], w, arguments["y"]), w)
+
+    assert_equal(
+        losses(arguments["w"]), mapped(lo.linear_l2_loss, arguments, "w", one_by_one), 1e-12
+    )
 
 
 def test_per_target_losses(rng):

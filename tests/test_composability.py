@@ -1,0 +1,53 @@
+"""README.md's table of ways to compose the ops says what the marks say and what stock does."""
+
+import os
+
+import composability
+import pytest
+import tensorflow as tf
+from silence import no_tensorflow_warnings
+
+
+def test_every_row_has_its_tests_and_every_mark_its_row():
+    assert composability.read_table().keys() == composability.ROWS.keys()
+    assert composability.marked_files().keys() == composability.ROWS.keys()
+
+
+@pytest.mark.parametrize("row", composability.ROWS)
+def test_a_row_says_what_is_true(row):
+    """Ours: the mark of a run in which all its tests passed. Stock's: what it answers here."""
+    ours, stock = composability.read_table()[row]
+    links = ", ".join(f"[{name}](tests/{name})" for name in composability.marked_files()[row])
+    assert ours == f"✓ {links}"
+    assert stock == composability.probe_stock(row)
+
+
+def test_a_row_fails_with_any_of_its_tests():
+    row = next(iter(composability.ROWS))
+    outcomes = composability.Outcomes()
+    assert outcomes.cell(row) == "✗ not tested"
+    outcomes.passed[row] = [True, True]
+    assert outcomes.cell(row).startswith("✓ [test_")
+    outcomes.passed[row] = [True, False]
+    assert outcomes.cell(row).startswith("✗ [test_")
+
+
+def warn_of_while_loop():
+    """What vectorized_map has to say of an op without a converter."""
+    tf.vectorized_map(tf.nn.l2_loss, tf.ones([2, 3]))
+
+
+def warn_of_retracing():
+    for _ in range(6):
+        tf.function(lambda x: x)(1.0)
+
+
+def warn_in_cpp():
+    os.write(2, b"W0000 00:00:1795389740.269083   29141 some.cc:163] Something is wrong\n")
+
+
+@pytest.mark.parametrize("warn", [warn_of_while_loop, warn_of_retracing, warn_in_cpp])
+def test_tensorflows_warnings_fail_the_tests_of_a_row(warn):
+    with pytest.raises(AssertionError, match=r"while_loop|retracing|Something is wrong"):  # noqa: SIM117
+        with no_tensorflow_warnings():
+            warn()
