@@ -113,7 +113,8 @@ void ReduceSlots(int task) const {
         }
         Store(lanes + i, sum);
       }
-      for (std::int64_t i = 0; i < Min<std::int64_t>(kLanes, d - start); ++i) {
+      // Each feature once: another task may have the vector that the last one overlaps.
+      for (std::int64_t i = v * kLanes - start; i < Min<std::int64_t>(kLanes, d - start); ++i) {
         Gradient()[(start + i) * k + j] = static_cast<C>(lanes[i]);
       }
     }
