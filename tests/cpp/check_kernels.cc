@@ -1,13 +1,19 @@
-// The kernels without Python, for sanitizers and bare machines: every variant against long double
-// truth over awkward shapes, the same bits on every instruction set with FMA and for any number of
-// threads, arrays that end (and begin) at an unmapped page, and a descent against its steps.
+// The kernels without Python, for sanitizers and other machines. Every variant, on arrays that end
+// (and begin) at an unmapped page, so with the least alignment too:
 //
-//     check_kernels [quick]
+//     shapes   against long double truth, over awkward shapes
+//     threads  larger problems, for any number of threads; also against truth
+//     edges    the same bits for every number of targets, and rows at the edges of tiles
+//     descent  a descent against its steps
+//
+// Everywhere a result must have the same bits for any number of threads and, with FMA, on every
+// instruction set; "bits" hashes the results of "edges", to compare with another machine's.
+//
+//     check_kernels [quick] [shapes] [threads] [edges] [descent]    (all four if none is named)
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -17,8 +23,8 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cpu/run_joined.h"
 #include "kernels/l2_loss_grad.h"
+#include "python/thread_pool.h"
 
 namespace lo = linreg_ops;
 using lo::DType;
@@ -148,6 +154,7 @@ std::string Describe(const Case& c, const lo::cpu::Variant& v) {
          (c.has_y ? "" : " no y");
 }
 
+// Unlike the pool's threads, all of them run the body.
 lo::cpu::Threads StdThreads(int count) {
   lo::cpu::Threads threads;
   threads.count = count;
@@ -173,14 +180,13 @@ struct Arrays {
         w(Bytes(wt, (c.d + c.intercept) * c.k), at_end),
         y(Bytes(wt, c.n * c.k), at_end),
         s(Bytes(wt, c.n), at_end) {
+    // In [-4, 4), and the same on every machine, whatever its mathematical library.
     std::mt19937 random(seed);
-    std::normal_distribution<double> normal;
-    for (std::int64_t i = 0; i < c.n * c.d; ++i) Set(xt, x.data(), i, normal(random));
-    for (std::int64_t i = 0; i < (c.d + c.intercept) * c.k; ++i) {
-      Set(wt, w.data(), i, normal(random));
-    }
-    for (std::int64_t i = 0; i < c.n * c.k; ++i) Set(wt, y.data(), i, normal(random));
-    for (std::int64_t i = 0; i < c.n; ++i) Set(wt, s.data(), i, std::fabs(normal(random)));
+    const auto next = [&random] { return static_cast<std::int32_t>(random()) * 0x1p-29; };
+    for (std::int64_t i = 0; i < c.n * c.d; ++i) Set(xt, x.data(), i, next());
+    for (std::int64_t i = 0; i < (c.d + c.intercept) * c.k; ++i) Set(wt, w.data(), i, next());
+    for (std::int64_t i = 0; i < c.n * c.k; ++i) Set(wt, y.data(), i, next());
+    for (std::int64_t i = 0; i < c.n; ++i) Set(wt, s.data(), i, std::fabs(next()));
   }
 
   static std::int64_t Bytes(DType type, std::int64_t count) {
@@ -205,12 +211,12 @@ struct Result {
   std::string loss, grad;
 };
 
-Result Compute(const Arrays& arrays, const char* isa, int threads) {
+Result Compute(const Arrays& arrays, const char* isa, const lo::cpu::Threads& threads) {
   const Case& c = arrays.c;
   const lo::Data data = arrays.data();
   const Guarded loss(Arrays::Bytes(arrays.w_type, c.k), true);
   const Guarded grad(Arrays::Bytes(arrays.w_type, (c.d + c.intercept) * c.k), true);
-  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads);
+  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads.count);
   const Guarded workspace((bytes + 63) / 64 * 64, true);
   std::memset(workspace.data(), 0xff, static_cast<std::size_t>(bytes));  // NaNs, if anyone looks
   lo::LossGrad out;
@@ -218,7 +224,7 @@ Result Compute(const Arrays& arrays, const char* isa, int threads) {
   out.loss_per_target = true;
   out.grad = grad.data();
   const lo::Status status =
-      lo::cpu::ComputeLossGrad(data, out, StdThreads(threads), workspace.data(), bytes, isa);
+      lo::cpu::ComputeLossGrad(data, out, threads, workspace.data(), bytes, isa);
   if (!status.ok()) Fail(status.message());
   const auto text = [](const Guarded& array, std::int64_t size) {
     return std::string(static_cast<const char*>(array.data()), static_cast<std::size_t>(size));
@@ -264,11 +270,14 @@ void CheckAgainstTruth(const Arrays& arrays, const Result& result, const std::st
     }
   }
   const Real chain = static_cast<Real>(std::min<std::int64_t>(c.n, 512));
+  const auto overflows = [&](Real got, Real exact) {
+    return arrays.w_type == DType::kFloat16 && std::fabs(exact) > 65504 &&
+           got == std::copysign(Real{INFINITY}, exact);
+  };
   for (std::int64_t t = 0; t < c.k; ++t) {
     const auto at = static_cast<std::size_t>(t);
     const Real got = Get(arrays.w_type, result.loss.data(), t);
-    const bool overflows = arrays.w_type == DType::kFloat16 && loss[at] > 65504;
-    if (overflows && got == INFINITY) continue;
+    if (overflows(got, loss[at])) continue;
     // The loss is summed in double: exact enough for narrower types, a chain of its own for double.
     const Real terms = arrays.w_type == DType::kFloat64 ? chain : 4;
     if (!(std::fabs(got - loss[at]) <= slack[at] + (terms * u + u_out) * loss[at] + 1e-37L)) {
@@ -278,6 +287,7 @@ void CheckAgainstTruth(const Arrays& arrays, const Result& result, const std::st
   }
   for (std::size_t at = 0; at < size; ++at) {
     const Real got = Get(arrays.w_type, result.grad.data(), static_cast<std::int64_t>(at));
+    if (overflows(got, grad[at])) continue;
     const Real bound = spread[at] + chain * u * reach[at] + u_out * std::fabs(grad[at]) + 1e-37L;
     if (!(std::fabs(got - grad[at]) <= bound)) {
       return Fail(what + ": grad[" + std::to_string(at) + "] " +
@@ -287,39 +297,57 @@ void CheckAgainstTruth(const Arrays& arrays, const Result& result, const std::st
   }
 }
 
-void CheckCase(const Case& c, bool truth, const std::vector<int>& thread_counts) {
-  const std::vector<lo::cpu::Variant> variants = lo::cpu::Variants();
+std::uint64_t Hash(std::uint64_t hash, const std::string& bytes) {  // FNV-1a
+  for (const char byte : bytes) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
+  return hash;
+}
+
+// Returns the hash of what the instruction sets with FMA agree on.
+std::uint64_t CheckCase(const Case& c, bool truth, const std::vector<int>& thread_counts) {
   struct Seen {
     DType x, w;
     Result result;
   };
   std::vector<Seen> seen;
-  for (const lo::cpu::Variant& variant : variants) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const lo::cpu::Variant& variant : lo::cpu::Variants()) {
     if (!variant.supported) continue;
     const std::string what = Describe(c, variant);
     const bool fma = std::strcmp(variant.isa, "scalar") != 0;
     Result first;
     for (const bool at_end : {true, false}) {
       const Arrays arrays(c, variant.x_type, variant.w_type, at_end, 7);
-      for (const int threads : thread_counts) {
+      const auto check = [&](const lo::cpu::Threads& threads, const char* whose) {
         const Result result = Compute(arrays, variant.isa, threads);
-        if (at_end && threads == thread_counts[0]) {
-          first = result;
-          if (truth) CheckAgainstTruth(arrays, result, what);
-        } else if (result.loss != first.loss || result.grad != first.grad) {
-          Fail(what + ": other bits with " + std::to_string(threads) + " threads");
+        if (result.loss != first.loss || result.grad != first.grad) {
+          Fail(what + ": other bits with " + std::to_string(threads.count) + whose +
+               " threads, or another alignment");
         }
+      };
+      if (at_end) {
+        first = Compute(arrays, variant.isa, {});
+        if (truth) CheckAgainstTruth(arrays, first, what);
+      } else {
+        check({}, "");
+      }
+      for (const int threads : thread_counts) {
+        check(StdThreads(threads), " std");
+        check(lo::PoolThreads(threads), " pool");
       }
     }
     if (!fma) continue;
+    bool is_new = true;
     for (const Seen& other : seen) {
-      if (other.x == variant.x_type && other.w == variant.w_type &&
-          (other.result.loss != first.loss || other.result.grad != first.grad)) {
+      if (other.x != variant.x_type || other.w != variant.w_type) continue;
+      is_new = false;
+      if (other.result.loss != first.loss || other.result.grad != first.grad) {
         Fail(what + ": other bits than another instruction set");
       }
     }
+    if (is_new) hash = Hash(Hash(hash, first.loss), first.grad);
     seen.push_back({variant.x_type, variant.w_type, first});
   }
+  return hash;
 }
 
 // A descent is its steps, bit for bit, for any number of threads.
@@ -363,8 +391,9 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     descent.losses = got.data();
     const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads);
     const Guarded workspace((bytes + 63) / 64 * 64, true);
-    const lo::Status status =
-        lo::cpu::ComputeDescent(data, descent, StdThreads(threads), workspace.data(), bytes, isa);
+    const lo::Status status = lo::cpu::ComputeDescent(
+        data, descent, threads % 2 == 0 ? lo::PoolThreads(threads) : StdThreads(threads),
+        workspace.data(), bytes, isa);
     if (!status.ok()) Fail(status.message());
     if (got != losses || got_w != w) {
       Fail("descent " + Describe(c, {isa, type, type, true}) + " with " + std::to_string(threads) +
@@ -373,10 +402,7 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
   }
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const bool quick = argc > 1 && std::string(argv[1]) == "quick";
+void CheckShapes(bool quick) {
   const std::vector<std::int64_t> features = {0,  1,  2,  3,  4,  5,  6,  7,   8,   9,   13,  15,
                                               16, 17, 24, 31, 32, 33, 64, 100, 129, 300, 1025};
   for (const std::int64_t n : {0, 1, 2, 7, 8, 9, 15, 16, 17, 33, 130, 600}) {
@@ -384,11 +410,13 @@ int main(int argc, char** argv) {
       if (n * d > (quick ? 4000 : 40000)) continue;
       for (const std::int64_t k : {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 33}) {
         if (quick && (k == 6 || k == 16 || n == 15)) continue;
-        CheckCase({n, d, k, k % 2 == 1, (n + d + k) % 2 == 1, (n + d) % 5 != 0}, true, {1});
+        CheckCase({n, d, k, k % 2 == 1, (n + d + k) % 2 == 1, (n + d) % 5 != 0}, true, {});
       }
     }
   }
-  std::printf("shapes done, %d failures\n", failures);
+}
+
+void CheckThreads(bool quick) {
   for (const Case& c : std::vector<Case>{{40003, 1, 1, true, true, true},
                                          {40003, 3, 1, false, true, true},
                                          {20001, 17, 1, true, false, true},
@@ -403,9 +431,31 @@ int main(int argc, char** argv) {
                                          {2101, 200, 180, true, true, true},
                                          {2101, 400, 400, true, true, true},
                                          {20, 70, 500, true, true, true}}) {
-    CheckCase(c, !quick || c.k == 1, {1, 2, 3, 7});
+    if (quick && c.n * c.d * c.k > 100'000'000) continue;
+    CheckCase(c, !quick || c.k == 1, quick ? std::vector<int>{3} : std::vector<int>{2, 3, 7});
   }
-  std::printf("threads done, %d failures\n", failures);
+}
+
+void CheckEdges(bool quick) {
+  const std::vector<std::int64_t> targets = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
+                                             12, 13, 14, 15, 16, 17, 18, 19, 20, 64, 200};
+  // Around 128, 252 and 512: rows of tiles and chunks, and what is left over after many.
+  const std::vector<std::int64_t> rows = {127, 128, 129, 251, 252, 253, 511, 512, 513, 2017, 2021};
+  std::size_t next = 0;
+  std::uint64_t hash = 0;
+  for (const std::int64_t k : targets) {
+    for (const std::int64_t d : {1, 3, 8, 9, 17, 65}) {
+      for (int repeat = 0; repeat < (quick ? 1 : static_cast<int>(rows.size())); ++repeat, ++next) {
+        const bool intercept = next % 2 == 1, weights = next / 2 % 2 == 1;
+        const Case c = {rows[next % rows.size()], d, k, intercept, weights, next % 7 != 0};
+        hash = hash * 31 + CheckCase(c, false, quick ? std::vector<int>{} : std::vector<int>{3});
+      }
+    }
+  }
+  std::printf("bits %016llx\n", static_cast<unsigned long long>(hash));
+}
+
+void CheckDescents() {
   for (const lo::cpu::Isa& isa : lo::cpu::Isas()) {
     if (!isa.supported) continue;
     for (const Case& c : std::vector<Case>{{50, 2, 1, false, false, true},
@@ -420,6 +470,36 @@ int main(int argc, char** argv) {
         CheckDescent<double>(c, momentum, isa.name);
       }
     }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool quick = false;
+  std::vector<std::string> parts;
+  for (int i = 1; i < argc; ++i) {
+    if (std::string(argv[i]) == "quick") {
+      quick = true;
+    } else {
+      parts.emplace_back(argv[i]);
+    }
+  }
+  if (parts.empty()) parts = {"shapes", "threads", "edges", "descent"};
+  for (const std::string& part : parts) {
+    if (part == "shapes") {
+      CheckShapes(quick);
+    } else if (part == "threads") {
+      CheckThreads(quick);
+    } else if (part == "edges") {
+      CheckEdges(quick);
+    } else if (part == "descent") {
+      CheckDescents();
+    } else {
+      Fail("there is no part named " + part);
+    }
+    std::printf("%s done, %d failures\n", part.c_str(), failures);
+    std::fflush(stdout);
   }
   std::printf("%s: %d failures\n", failures == 0 ? "OK" : "FAILED", failures);
   return failures == 0 ? 0 : 1;
