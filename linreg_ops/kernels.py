@@ -7,6 +7,12 @@ wider, and the loss in float64.
 The same bits come out for any `num_threads`, on every run, and with every instruction set that has
 a fused multiply-add.
 
+Beside its outputs a call allocates O(d k) for each of the parts that the rows are cut into, at most
+256 of them however many the rows are, and for each thread; never an array of n k. Sizes are 64-bit.
+A row wider than the caches is read twice, for its residual and for its share of the gradient, the
+second time from the cache or memory that it fits in. Rows are what threads share for up to eight
+targets: where there are only a few, threads stay idle.
+
 `kernels.cuda` has the same on arrays in a GPU's memory.
 """
 
