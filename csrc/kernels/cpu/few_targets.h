@@ -9,6 +9,10 @@
 
 constexpr int kNarrow = 8;  // as in plan.cc
 
+// The scalar unit is there to be correct: unrolled over 16 lanes, kernels that hide latencies would
+// take minutes to compile.
+constexpr bool kVectorUnit = kAccumulators >= 6;
+
 // How many rows are summed in C before the sum goes on in double.
 constexpr std::int64_t kRowsPerFlush = 128;
 
@@ -40,16 +44,20 @@ inline V AddPairs(V a, V b) {
   return Add(even, odd);
 }
 
-// Lane i < N of the result is the sum of the lanes of acc[i], by the same tree for every N.
-template <int N, int kLanes, class V>
-inline V SumEach(V* acc) {
-  static_assert((N & (N - 1)) == 0 && N <= kLanes);
-#pragma GCC unroll 8
-  for (int width = N; width > 1; width /= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < width / 2; ++i) acc[i] = AddPairs(acc[2 * i], acc[2 * i + 1]);
+// Lane i < N of the result is the sum of the lanes of a[i], by the same tree for every N. Recursion
+// and not loops, which leave the compiler with an array in memory.
+template <int N, class V>
+[[gnu::always_inline]] inline V AddTree(const V* a) {
+  if constexpr (N == 1) {
+    return a[0];
+  } else {
+    return AddPairs(AddTree<N / 2>(a), AddTree<N / 2>(a + N / 2));
   }
-  V sum = acc[0];
+}
+template <int N, int kLanes, class V>
+[[gnu::always_inline]] inline V SumEach(const V* a) {
+  static_assert((N & (N - 1)) == 0 && N <= kLanes);
+  V sum = AddTree<N>(a);
 #pragma GCC unroll 8
   for (int left = kLanes / N; left > 1; left /= 2) sum = AddPairs(sum, sum);
   return sum;
@@ -197,6 +205,7 @@ void Transpose(const T* x, std::int64_t rows, Compute<T>* out, std::int64_t stri
 }
 
 #include "kernels/cpu/few_targets_fused.h"
+#include "kernels/cpu/few_targets_rolling.h"
 #include "kernels/cpu/few_targets_tiled.h"
 
 template <class T>
@@ -241,8 +250,13 @@ struct FewTargets {
     const std::int64_t begin = task * plan.slot_rows;
     const std::int64_t end = Min(begin + plan.slot_rows, p.n);
     static constexpr Inputs<C> kInputs = {Column, TransposeTargets};
-    if (p.k == 1 && p.d > 0 && p.d <= Fused<T>::kMaxVectors * W) {
+    if (p.k == 1 && p.d > 0 && (p.d <= kNarrow || p.d <= Fused<T>::kMaxVectors * W)) {
       return Fused<T>::Rows(p, plan, workspace, kInputs, begin, end, partial);
+    }
+    if constexpr (kVectorUnit) {
+      if (p.k == 1 && p.d > 0 && p.d <= Rolling<T>::kMaxVectors * W) {
+        return Rolling<T>::Rows(p, plan, workspace, kInputs, begin, end, partial, worker);
+      }
     }
     Tiled<T>::Rows(p, plan, workspace, kInputs, begin, end, partial, worker);
   }

@@ -10,27 +10,30 @@ struct Fused {
   using C = Compute<T>;
   using V = Vec<C>;
   static constexpr int W = Lanes(static_cast<const C*>(nullptr));
-  static constexpr int kMaxVectors = 4;
+  static constexpr int kMaxVectors = kVectorUnit ? 8 : 0;
 
   static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
                    std::int64_t begin, std::int64_t end, double* partial) {
-    using RowsFn = decltype(&RowsOf<Along<1>>);
+    using RowsFn = decltype(&RowsOf<Across<1>>);
     static constexpr RowsFn kAcross[] = {RowsOf<Across<1>>, RowsOf<Across<2>>, RowsOf<Across<3>>,
                                          RowsOf<Across<4>>, RowsOf<Across<5>>, RowsOf<Across<6>>,
                                          RowsOf<Across<7>>, RowsOf<Across<8>>};
-    static constexpr RowsFn kAlong[] = {RowsOf<Along<1>>, RowsOf<Along<2>>, RowsOf<Along<3>>,
-                                        RowsOf<Along<4>>};
     if (p.d <= kNarrow) {
       const C* w = static_cast<const C*>(p.w) + (p.intercept ? 1 : 0);
       return kAcross[p.d - 1](p, w, inputs, begin, end, partial);
     }
-    const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
-    kAlong[(p.d + W - 1) / W - 1](p, w, inputs, begin, end, partial);
+    if constexpr (kVectorUnit) {
+      static constexpr RowsFn kAlong[] = {RowsOf<Along<1>>, RowsOf<Along<2>>, RowsOf<Along<3>>,
+                                          RowsOf<Along<4>>, RowsOf<Along<5>>, RowsOf<Along<6>>,
+                                          RowsOf<Along<7>>, RowsOf<Along<8>>};
+      const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
+      kAlong[(p.d + W - 1) / W - 1](p, w, inputs, begin, end, partial);
+    }
   }
 
  private:
-  // How far ahead X is fetched. 2 KiB ahead left the gaps between phases: 0.6-0.9 of what 16 KiB
-  // ahead reads, which is more than a plain loop over X without prefetches.
+  // How far ahead X is fetched. 2 KiB ahead read 0.6-0.7 of what this reads; beyond, what is
+  // fetched displaces what is in use.
   static constexpr int kAhead = 16384;
 
   // W rows' residuals from their dots: s r, and the sums.
@@ -161,30 +164,36 @@ struct Fused {
     static constexpr int kSums = N;
     static constexpr std::int64_t kFlush = kRowsPerFlush;
     static constexpr int kChains = N == 1 ? 4 : N <= 3 ? 2 : 1;
+    static constexpr int kAhead = 8192;
 
     [[gnu::noinline]] static void Block(const T* x, std::int64_t d, std::int64_t rows, const C* w,
                                         Target& outer, double* lanes) {
       Target target = outer;
       V weight[N], sum[kChains][N];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < N; ++v) weight[v] = Load(w + v * W);
 #pragma GCC unroll 8
       for (int i = 0; i < kChains * N; ++i) sum[i / N][i % N] = Zero(V{});
-      for (std::int64_t i = 0; i < rows; i += W, x += W * d) {
-        if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
-        alignas(64) C c[W];
-        Store(c, target.Residuals(Dots<W>(x, d, weight), i, rows - i));
-#pragma GCC unroll 16
-        for (int row = 0; row < W; ++row) {
-          const V cr = Set(c[row]);
-#pragma GCC unroll 4
-          for (int v = 0; v < N; ++v) {
-            V& out = sum[row % kChains][v];
-            out = Fma(cr, LoadVector(x + row * d, d, v), out);
-          }
+      // The gradient of one group of rows is summed between the dots of the next, so that reading
+      // and fetching go on evenly and nothing waits for the residuals.
+      alignas(64) C c[W];
+      Store(c, target.Residuals(Dots<0, W>(x, d, weight, [](auto) {}), 0, rows));
+      const auto add = [&](auto row) __attribute__((always_inline)) {
+        const V cr = Set(c[row]);
+#pragma GCC unroll 8
+        for (int v = 0; v < N; ++v) {
+          V& out = sum[row % kChains][v];
+          out = Fma(cr, LoadVector(x + row * d, d, v), out);
         }
+      };
+      for (std::int64_t i = W; i < rows; i += W) {
+        if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
+        const V dots = Dots<0, W>(x + W * d, d, weight, add);
+        Store(c, target.Residuals(dots, i, rows - i));
+        x += W * d;
       }
-#pragma GCC unroll 4
+      ForEachRow(add, std::make_integer_sequence<int, W>{});
+#pragma GCC unroll 8
       for (int v = 0; v < N; ++v) {
         V total = sum[0][v];
         if constexpr (kChains == 2) total = Add(total, sum[1][v]);
@@ -202,19 +211,28 @@ struct Fused {
       return LoadTail(row, d);
     }
 
-    // Lane i of the result: the dot of row i % kRows, of W / kRows partial sums; depth first, so
-    // that few vectors are alive.
-    template <int kRows>
-    [[gnu::always_inline]] static V Dots(const T* x, std::int64_t d, const V* weight) {
+    template <class Body, int... kRow>
+    [[gnu::always_inline]] static void ForEachRow(const Body& body,
+                                                  std::integer_sequence<int, kRow...>) {
+      (body(std::integral_constant<int, kRow>{}), ...);
+    }
+
+    // Lane i of the result: the dot of row kFirst + i % kRows, of W / kRows partial sums; depth
+    // first, so that few vectors are alive. Calls meanwhile(row) once for every row.
+    template <int kFirst, int kRows, class Meanwhile>
+    [[gnu::always_inline]] static V Dots(const T* x, std::int64_t d, const V* weight,
+                                         const Meanwhile& meanwhile) {
       if constexpr (kRows == 1) {
-        PrefetchAhead<N * W * sizeof(T)>(x, kAhead);
-        V dot = Mul(weight[0], LoadVector(x, d, 0));
-#pragma GCC unroll 4
-        for (int v = 1; v < N; ++v) dot = Fma(weight[v], LoadVector(x, d, v), dot);
+        const T* row = x + kFirst * d;
+        PrefetchAhead<N * W * sizeof(T)>(row, kAhead);
+        V dot = Mul(weight[0], LoadVector(row, d, 0));
+#pragma GCC unroll 8
+        for (int v = 1; v < N; ++v) dot = Fma(weight[v], LoadVector(row, d, v), dot);
+        meanwhile(std::integral_constant<int, kFirst>{});
         return dot;
       } else {
-        const V first = Dots<kRows / 2>(x, d, weight);
-        return AddPairs(first, Dots<kRows / 2>(x + kRows / 2 * d, d, weight));
+        const V first = Dots<kFirst, kRows / 2>(x, d, weight, meanwhile);
+        return AddPairs(first, Dots<kFirst + kRows / 2, kRows / 2>(x, d, weight, meanwhile));
       }
     }
 

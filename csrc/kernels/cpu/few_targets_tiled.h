@@ -12,7 +12,7 @@ template <class C>
 struct Tile {
   std::int64_t stride;
   std::int64_t ahead;  // bytes of X
-  double* dots;
+  C* dots;
   C* c;
   C* y;
   C* s;  // [stride]
@@ -21,8 +21,8 @@ struct Tile {
   Tile(char* scratch, std::int64_t k, std::int64_t tile_rows, std::int64_t bytes)
       : stride(RoundUp(tile_rows, 16)),
         ahead(bytes),
-        dots(reinterpret_cast<double*>(scratch)),
-        c(reinterpret_cast<C*>(dots + k * stride)),
+        dots(reinterpret_cast<C*>(scratch)),
+        c(dots + k * stride),
         y(c + k * stride),
         s(y + k * stride),
         rest(reinterpret_cast<char*>(s + stride)) {}
@@ -34,6 +34,8 @@ struct Tile {
 template <class T>
 struct Tiled {
   using C = Compute<T>;
+  using V = Vec<C>;
+  static constexpr int W = Lanes(static_cast<const C*>(nullptr));
 
   static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
                    std::int64_t begin, std::int64_t end, double* partial, int worker) {
@@ -71,31 +73,50 @@ struct Tiled {
     }
     const C* s = inputs.column(p.sample_weight, row, rows, tile.s);
     for (std::int64_t t = 0; t < p.k; ++t) {
-      const double bias = p.intercept ? static_cast<double>(w[t]) : 0.0;
-      OneTarget(tile.dots + t * tile.stride, At(y, t * tile.stride), s, bias, rows, sums[t],
-                tile.c + t * tile.stride);
+      OneTarget(tile.dots + t * tile.stride, At(y, t * tile.stride), s, p.intercept ? w[t] : C(0),
+                rows, sums[t], tile.c + t * tile.stride);
     }
   }
 
-  // c is zero from `rows` to the next multiple of 16.
-  static void OneTarget(const double* dots, const C* y, const C* s, double bias, std::int64_t rows,
+  // c = s·(dot + bias − y), zero from `rows` to the next multiple of 16. In C: where prediction and
+  // target nearly cancel, their difference is exact.
+  static void OneTarget(const C* dots, const C* y, const C* s, C bias, std::int64_t rows,
                         Sums& sums, C* c) {
-    const F64x8 b = Set(bias);
+    const V b = Set(bias);
     Sums local = sums;
+    const auto group = [&](std::int64_t i, const C* yi, const C* si, int valid)
+                           __attribute__((always_inline)) {
+                             V r = Add(Load(dots + i), b);
+                             if (yi != nullptr) r = Sub(r, Load(yi));
+                             if (valid < W) r = KeepFirst(r, valid);
+                             const V sr = si != nullptr ? Mul(Load(si), r) : r;
+                             AddResiduals(sr, r, local);
+                             Store(c + i, sr);
+                           };
     std::int64_t i = 0;
-    for (; i + 8 <= rows; i += 8) {
-      StoreF64(c + i, Residual(Load(dots + i), b, At(y, i), At(s, i), 8, 0, local));
-    }
-    for (; i < RoundUp(rows, 16); i += 8) {
+    for (; i + W <= rows; i += W) group(i, At(y, i), At(s, i), W);
+    for (; i < RoundUp(rows, 16); i += W) {
       const std::int64_t valid = i < rows ? rows - i : 0;
-      C y_tail[8] = {}, s_tail[8] = {};
+      C y_tail[W] = {}, s_tail[W] = {};
       for (std::int64_t j = 0; j < valid; ++j) {
         if (y != nullptr) y_tail[j] = y[i + j];
         if (s != nullptr) s_tail[j] = s[i + j];
       }
-      StoreF64(c + i, Residual(Load(dots + i), b, y != nullptr ? y_tail : nullptr,
-                               s != nullptr ? s_tail : nullptr, valid, 0, local));
+      group(i, y != nullptr ? y_tail : nullptr, s != nullptr ? s_tail : nullptr,
+            static_cast<int>(valid));
     }
     sums = local;
+  }
+
+  [[gnu::always_inline]] static void AddResiduals(F32x16 sr, F32x16 r, Sums& sums) {
+    const F64x8 low = Low(sr), high = High(sr);
+    sums.loss[0] = Fma(low, Low(r), sums.loss[0]);
+    sums.loss[1] = Fma(high, High(r), sums.loss[1]);
+    sums.bias[0] = Add(sums.bias[0], low);
+    sums.bias[1] = Add(sums.bias[1], high);
+  }
+  [[gnu::always_inline]] static void AddResiduals(F64x8 sr, F64x8 r, Sums& sums) {
+    sums.loss[0] = Fma(sr, r, sums.loss[0]);
+    sums.bias[0] = Add(sums.bias[0], sr);
   }
 };

@@ -46,7 +46,7 @@ struct TiledNarrow {
 
   template <int D>
   static void Dots(const C* columns, std::int64_t stride, std::int64_t rows, const C* w,
-                   std::int64_t k, double* dots) {
+                   std::int64_t k, C* dots) {
     V weight[D + 1];
 #pragma GCC unroll 8
     for (int j = 0; j < D; ++j) weight[j] = Set(w[j * k]);
@@ -55,7 +55,7 @@ struct TiledNarrow {
       if constexpr (D > 0) dot = Mul(weight[0], Load(columns + i));
 #pragma GCC unroll 8
       for (int j = 1; j < D; ++j) dot = Fma(weight[j], Load(columns + j * stride + i), dot);
-      StoreWide(dots + i, dot);
+      Store(dots + i, dot);
     }
   }
 

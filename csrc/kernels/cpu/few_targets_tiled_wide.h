@@ -8,7 +8,7 @@ struct TiledWide {
   using C = Compute<T>;
   using V = Vec<C>;
   static constexpr int W = Lanes(static_cast<const C*>(nullptr));
-  // Dots are summed in C over this many vectors, in double beyond.
+  // A dot is a sum of sums over this many vectors.
   static constexpr std::int64_t kVectorsPerSegment = 256;
 
   template <class Residuals>
@@ -54,6 +54,10 @@ struct TiledWide {
                           : kRegisters >= 4 * K ? 4
                           : kRegisters >= 2 * K ? 2
                                                 : 1;
+    // Sums of lanes cost the same for any d, transposed rows as much as X has elements.
+    if constexpr (K > 1 && kVectorUnit) {
+      if (d <= kAcross * K) return DotsAcross<K>(x, d, rows, w, padded_d, tile);
+    }
     std::int64_t row = 0;
     for (; row + kRows <= rows; row += kRows) {
       Dots<K, kRows>(x + row * d, d, w, padded_d, tile.dots + row, tile);
@@ -63,9 +67,55 @@ struct TiledWide {
     }
   }
 
+  static constexpr int kAcross = 12;
+
+  // W rows at a time, transposed: a lane is a row.
+  template <int K>
+  static void DotsAcross(const T* x, std::int64_t d, std::int64_t rows, const C* w,
+                         std::int64_t padded_d, const Tile<C>& tile) {
+    alignas(64) C columns[(kAcross * K + W) * W];
+    for (std::int64_t row = 0; row < rows; row += W) {
+      TransposeRows(x + row * d, d, Min<std::int64_t>(rows - row, W), tile.ahead, columns);
+      V dot[K];
+#pragma GCC unroll 8
+      for (int t = 0; t < K; ++t) dot[t] = Zero(V{});
+      for (std::int64_t j = 0; j < padded_d; ++j) {
+        const V column = Load(columns + j * W);
+#pragma GCC unroll 8
+        for (int t = 0; t < K; ++t) dot[t] = Fma(column, Set(w[t * padded_d + j]), dot[t]);
+      }
+#pragma GCC unroll 8
+      for (int t = 0; t < K; ++t) Store(tile.dots + t * tile.stride + row, dot[t]);
+    }
+  }
+
+  // Lane i of columns[j] is x[i][j], positions of j as in the padded weights. From the last row on,
+  // its copies.
+  [[gnu::noinline]] static void TransposeRows(const T* x, std::int64_t d, std::int64_t rows,
+                                              std::int64_t ahead, C* columns) {
+    const std::int64_t whole = d / W * W;
+    const T* row[W];
+    for (int i = 0; i < W; ++i) row[i] = x + Min<std::int64_t>(i, rows - 1) * d;
+    const auto block = [&](std::int64_t j, auto load) __attribute__((always_inline)) {
+      V v[W], column[W];
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i) {
+        if (i % 2 == 0) PrefetchAhead<W * sizeof(T)>(row[i] + j, ahead);
+        v[i] = load(row[i]);
+      }
+      Deinterleave<W>(v, column);
+#pragma GCC unroll 16
+      for (int i = 0; i < W; ++i) Store(columns + (j + i) * W, column[i]);
+    };
+    for (std::int64_t j = 0; j < whole; j += W) {
+      block(j, [&](const T* p) { return Load(p + j); });
+    }
+    if (whole < d) block(whole, [&](const T* p) { return LoadTail(p, d); });
+  }
+
   // dots[t·tile.stride + i] = x[i]·w[t] for i < kRows. One target's rows are summed in two chains.
   template <int K, int kRows>
-  static void Dots(const T* x, std::int64_t d, const C* w, std::int64_t padded_d, double* dots,
+  static void Dots(const T* x, std::int64_t d, const C* w, std::int64_t padded_d, C* dots,
                    const Tile<C>& tile) {
     constexpr int kChains = K == 1 ? 2 : 1;
     constexpr int kSums = PowerOfTwo(K * kRows);
@@ -98,19 +148,21 @@ struct TiledWide {
 #pragma GCC unroll 16
         for (int i = 0; i < kSums; ++i) sum[0][i] = Add(sum[0][i], sum[1][i]);
       }
-      double total[W];
-      StoreWide(total, SumEach<kSums, W>(sum[0]));
+      alignas(64) C part[W];
+      Store(part, SumEach<kSums, W>(sum[0]));
       for (int t = 0; t < K; ++t) {
+#pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
-          double& dot = dots[t * tile.stride + i];
-          dot = begin == 0 ? total[t * kRows + i] : dot + total[t * kRows + i];
+          C& dot = dots[t * tile.stride + i];
+          dot = begin == 0 ? part[t * kRows + i] : dot + part[t * kRows + i];
         }
       }
     }
   }
 
   template <int K, int kRows, class LoadRow>
-  static void AddDots(LoadRow load, const C* w, std::int64_t padded_d, V* sum) {
+  [[gnu::always_inline]] static void AddDots(LoadRow load, const C* w, std::int64_t padded_d,
+                                             V* sum) {
     V row[kRows];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) row[i] = load(i);
@@ -134,6 +186,12 @@ struct TiledWide {
   static void GradOf(const T* x, std::int64_t d, std::int64_t rows, std::int64_t padded_d,
                      const Tile<C>& tile, C* grad) {
     constexpr int kMost = Min(8, kAccumulators / K > 0 ? kAccumulators / K : 1);
+    if (d <= W) {
+      // Few sums are split into chains of rows, which wait less for one another.
+      constexpr int kChains = K <= 2 ? 4 : K <= 4 ? 2 : 1;
+      return Grad<K, 1, kChains>([&](std::int64_t i, int) { return LoadTail(x + i * d, d); }, rows,
+                                 padded_d, tile, grad);
+    }
     const std::int64_t whole = d / W;
     const std::int64_t blocks = (whole + kMost - 1) / kMost;
     std::int64_t v = 0;
@@ -144,8 +202,8 @@ struct TiledWide {
       v = end;
     }
     if (whole * W < d) {
-      Grad<K, 1>([&](std::int64_t i, int) { return LoadTail(x + i * d, d); }, rows, padded_d, tile,
-                 grad + whole * W);
+      Grad<K, 1, 1>([&](std::int64_t i, int) { return LoadTail(x + i * d, d); }, rows, padded_d,
+                    tile, grad + whole * W);
     }
   }
 
@@ -159,18 +217,18 @@ struct TiledWide {
         if (i % 2 != 0) PrefetchAhead<W * sizeof(T)>(from, tile.ahead);
         return Load(from);
       };
-      Grad<K, N>(load, rows, padded_d, tile, grad);
+      Grad<K, N, 1>(load, rows, padded_d, tile, grad);
     }
   }
 
-  // grad[t][0 ... N·W) += Σᵢ c[t][i]·x[i][0 ... N·W).
-  template <int K, int N, class LoadX>
+  // grad[t][0 ... N·W) += Σᵢ c[t][i]·x[i][0 ... N·W), every sum in kChains.
+  template <int K, int N, int kChains, class LoadX>
   static void Grad(LoadX load, std::int64_t rows, std::int64_t padded_d, const Tile<C>& tile,
                    C* grad) {
-    V sum[K][N];
+    V sum[kChains][K][N];
 #pragma GCC unroll 32
-    for (int i = 0; i < K * N; ++i) sum[i / N][i % N] = Zero(V{});
-    for (std::int64_t i = 0; i < rows; ++i) {
+    for (int i = 0; i < kChains * K * N; ++i) sum[i / (K * N)][i / N % K][i % N] = Zero(V{});
+    const auto add = [&](std::int64_t i, int chain) __attribute__((always_inline)) {
       V row[N];
 #pragma GCC unroll 8
       for (int v = 0; v < N; ++v) row[v] = load(i, v);
@@ -178,15 +236,24 @@ struct TiledWide {
       for (int t = 0; t < K; ++t) {
         const V c = Set(tile.c[t * tile.stride + i]);
 #pragma GCC unroll 8
-        for (int v = 0; v < N; ++v) sum[t][v] = Fma(c, row[v], sum[t][v]);
+        for (int v = 0; v < N; ++v) sum[chain][t][v] = Fma(c, row[v], sum[chain][t][v]);
       }
+    };
+    std::int64_t i = 0;
+    for (; i + kChains <= rows; i += kChains) {
+#pragma GCC unroll 4
+      for (int chain = 0; chain < kChains; ++chain) add(i + chain, chain);
     }
+    for (; kChains > 1 && i < rows; ++i) add(i, 0);
 #pragma GCC unroll 8
     for (int t = 0; t < K; ++t) {
 #pragma GCC unroll 8
       for (int v = 0; v < N; ++v) {
+        V total = sum[0][t][v];
+        if constexpr (kChains >= 2) total = Add(total, sum[1][t][v]);
+        if constexpr (kChains == 4) total = Add(total, Add(sum[2][t][v], sum[3][t][v]));
         C* out = grad + t * padded_d + v * W;
-        Store(out, Add(Load(out), sum[t][v]));
+        Store(out, Add(Load(out), total));
       }
     }
   }
