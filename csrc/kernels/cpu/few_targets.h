@@ -149,6 +149,51 @@ struct Sums {
   F64x8 bias[2] = {Zero(F64x8{}), Zero(F64x8{})};
 };
 
+inline double Plus(double a, double b) { return a + b; }
+inline double Minus(double a, double b) { return a - b; }
+inline F64x8 Plus(F64x8 a, F64x8 b) { return Add(a, b); }
+inline F64x8 Minus(F64x8 a, F64x8 b) { return Sub(a, b); }
+
+// A sum with its rounding errors summed beside it, for sums of so many parts that errors in the
+// last bits would add up.
+template <class V>
+struct Compensated {
+  V sum = Minus(V{}, V{});
+  V error = sum;
+
+  [[gnu::always_inline]] void Add(V a) {
+    const V total = Plus(sum, a);
+    const V added = Minus(total, sum);
+    error = Plus(error, Plus(Minus(sum, Minus(total, added)), Minus(a, added)));
+    sum = total;
+  }
+};
+// Sums that overflowed have no error to correct.
+inline double Value(const Compensated<double>& a) {
+  return a.error - a.error == 0 ? a.sum + a.error : a.sum;
+}
+
+// The Sums of blocks of rows, added up.
+struct Totals {
+  Compensated<F64x8> loss, bias;
+
+  // Takes what `sums` has, and leaves it empty.
+  void Take(Sums& sums) {
+    loss.Add(Add(sums.loss[0], sums.loss[1]));
+    bias.Add(Add(sums.bias[0], sums.bias[1]));
+    sums = Sums{};
+  }
+};
+inline double Value(const Compensated<F64x8>& a) {
+  double sum[8], error[8];
+  Store(sum, a.sum);
+  Store(error, a.error);
+  Compensated<double> total;
+  for (int i = 0; i < 8; ++i) total.Add(sum[i]);
+  for (int i = 0; i < 8; ++i) total.error += error[i];
+  return Value(total);
+}
+
 template <class C>
 inline const C* At(const C* base, std::int64_t i) {
   return base == nullptr ? nullptr : base + i;
@@ -287,11 +332,11 @@ struct FewTargets {
   static void Reduce(const Problem& p, const Plan& plan, char* workspace, int task) {
     const double* partials = reinterpret_cast<const double*>(workspace + plan.partials_offset);
     const auto sum = [&](std::int64_t i) {
-      double total = partials[i];
-      for (int slot = 1; slot < plan.tasks[0]; ++slot) {
-        total += partials[slot * plan.partial_stride + i];
+      Compensated<double> total;
+      for (int slot = 0; slot < plan.tasks[0]; ++slot) {
+        total.Add(partials[slot * plan.partial_stride + i]);
       }
-      return total;
+      return Value(total);
     };
     C* grad = static_cast<C*>(p.grad);
     if (task == 0) {

@@ -64,6 +64,7 @@ struct Fused {
                      Set(p.intercept ? static_cast<double>(*static_cast<const C*>(p.w)) : 0.0),
                      {}};
     alignas(64) double lanes[Layout::kSums * W] = {};
+    Totals totals;
     // Groups may read up to W elements beyond their rows.
     std::int64_t whole = begin + (end - begin) / W * W;
     if (whole > begin && whole * p.d + W > p.n * p.d) whole -= W;
@@ -72,6 +73,7 @@ struct Fused {
       target.y = inputs.column(p.y, row, rows, y_buffer);
       target.s = inputs.column(p.sample_weight, row, rows, s_buffer);
       Layout::Block(x + row * p.d, p.d, rows, w, target, lanes);
+      totals.Take(target.sums);
     }
     if (whole < end) {
       T x_tail[(2 * Layout::kMaxColumns + 1) * W];
@@ -88,9 +90,10 @@ struct Fused {
       target.y = y != nullptr ? y_tail : nullptr;
       target.s = s != nullptr ? s_tail : nullptr;
       Layout::Block(x_tail, p.d, rows, w, target, lanes);
+      totals.Take(target.sums);
     }
-    partial[0] = SumLanes(Add(target.sums.loss[0], target.sums.loss[1]));
-    partial[1] = SumLanes(Add(target.sums.bias[0], target.sums.bias[1]));
+    partial[0] = Value(totals.loss);
+    partial[1] = Value(totals.bias);
     Layout::Finish(lanes, partial + 8);
   }
 

@@ -24,8 +24,8 @@ class Rolling {
     } else {
       self.Groups<4>(begin, end);
     }
-    partial[0] = SumLanes(Add(self.sums_.loss[0], self.sums_.loss[1]));
-    partial[1] = SumLanes(Add(self.sums_.bias[0], self.sums_.bias[1]));
+    partial[0] = Value(self.totals_.loss);
+    partial[1] = Value(self.totals_.bias);
   }
 
  private:
@@ -43,6 +43,7 @@ class Rolling {
   double* const slot_grad_;
   const F64x8 bias_;
   Sums sums_;
+  Totals totals_;
 
   Rolling(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
           double* partial, int worker)
@@ -82,6 +83,7 @@ class Rolling {
         Residuals(Pass<1, true, false>(x + i * d_, nullptr, c), y, s, i, 1, c);
         Pass<1, false, true>(nullptr, x + i * d_, c);
       }
+      totals_.Take(sums_);
       for (std::int64_t j = 0; j < padded_d_; j += W) {
         AddWide(slot_grad_ + j, Load(grad_ + j));
         Store(grad_ + j, Zero(V{}));

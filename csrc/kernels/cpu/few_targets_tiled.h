@@ -41,11 +41,11 @@ struct Tiled {
                    std::int64_t begin, std::int64_t end, double* partial, int worker) {
     const Tile<C> tile(workspace + plan.scratch_offset + worker * plan.scratch_bytes, p.k,
                        plan.tile_rows, plan.tile_rows * p.d * std::int64_t{sizeof(T)});
-    Sums sums[kFewTargets];
+    Totals totals[kFewTargets];
     double* grad = partial + RoundUp(2 * p.k, 8);
     const T* x = static_cast<const T*>(p.x);
     const auto residuals = [&](std::int64_t row, std::int64_t rows) {
-      Residuals(p, inputs, tile, row, rows, sums);
+      Residuals(p, inputs, tile, row, rows, totals);
     };
     if (p.d <= kNarrow) {
       const C* w = static_cast<const C*>(p.w) + (p.intercept ? p.k : 0);
@@ -55,15 +55,15 @@ struct Tiled {
       TiledWide<T>::Rows(p, plan, x, w, begin, end, tile, grad, residuals);
     }
     for (std::int64_t t = 0; t < p.k; ++t) {
-      partial[t] = SumLanes(Add(sums[t].loss[0], sums[t].loss[1]));
-      partial[p.k + t] = SumLanes(Add(sums[t].bias[0], sums[t].bias[1]));
+      partial[t] = Value(totals[t].loss);
+      partial[p.k + t] = Value(totals[t].bias);
     }
   }
 
  private:
   // Residuals of the tile that starts at `row`, for every target: from tile.dots to tile.c.
   static void Residuals(const Problem& p, const Inputs<C>& inputs, const Tile<C>& tile,
-                        std::int64_t row, std::int64_t rows, Sums* sums) {
+                        std::int64_t row, std::int64_t rows, Totals* totals) {
     const C* w = static_cast<const C*>(p.w);
     const C* y = tile.y;
     if (p.k == 1 || p.y == nullptr) {
@@ -74,16 +74,16 @@ struct Tiled {
     const C* s = inputs.column(p.sample_weight, row, rows, tile.s);
     for (std::int64_t t = 0; t < p.k; ++t) {
       OneTarget(tile.dots + t * tile.stride, At(y, t * tile.stride), s, p.intercept ? w[t] : C(0),
-                rows, sums[t], tile.c + t * tile.stride);
+                rows, totals[t], tile.c + t * tile.stride);
     }
   }
 
   // c = s·(dot + bias − y), zero from `rows` to the next multiple of 16. In C: where prediction and
   // target nearly cancel, their difference is exact.
   static void OneTarget(const C* dots, const C* y, const C* s, C bias, std::int64_t rows,
-                        Sums& sums, C* c) {
+                        Totals& totals, C* c) {
     const V b = Set(bias);
-    Sums local = sums;
+    Sums local;
     const auto group = [&](std::int64_t i, const C* yi, const C* si, int valid)
                            __attribute__((always_inline)) {
                              V r = Add(Load(dots + i), b);
@@ -105,7 +105,7 @@ struct Tiled {
       group(i, y != nullptr ? y_tail : nullptr, s != nullptr ? s_tail : nullptr,
             static_cast<int>(valid));
     }
-    sums = local;
+    totals.Take(local);
   }
 
   [[gnu::always_inline]] static void AddResiduals(F32x16 sr, F32x16 r, Sums& sums) {
