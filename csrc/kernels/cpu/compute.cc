@@ -116,7 +116,7 @@ Layout LayOut(const Data& data, int threads, bool descent, void* workspace) {
   Layout layout = {};
   const bool half = IsHalf(data.w_type);
   const std::int64_t size = data.shape.weight_rows() * data.shape.k * ComputeSize(data);
-  layout.plan = MakePlan(data, threads);
+  layout.plan = MakePlan(data, threads, descent);
   Arena arena(workspace);
   layout.loss = arena.Take<double>(std::max<std::int64_t>(data.shape.k, 1) * 8);
   if (half) layout.w = arena.Take<void>(size);

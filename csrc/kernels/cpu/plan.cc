@@ -17,8 +17,13 @@ constexpr std::int64_t kSecondLevelCache = 256 << 10;
 constexpr std::int64_t kMaxSlots = 256;
 // Less data than this is not worth a slot of its own.
 constexpr std::int64_t kMinSlotBytes = 256 << 10;
-// Waking a thread costs as much as reading this much.
-constexpr std::int64_t kBytesPerWorker = 512 << 10;
+// What one thread does in a nanosecond, and how many of them of work a thread must find to be worth
+// waking: a pool's sleeping thread takes 30-50 microseconds to come, and waking it costs the caller
+// some of them. In a descent it is awake after the first step, and a barrier takes one or two.
+constexpr double kBytesPerNanosecond = 50;
+constexpr double kFlopsPerNanosecond = 100;
+constexpr double kNanosecondsPerWorker = 30'000;
+constexpr double kNanosecondsPerWorkerOfStep = 5'000;
 
 std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
@@ -56,7 +61,7 @@ std::int64_t SlotRows(const Shape& shape, std::int64_t x_size, std::int64_t row_
 
 }  // namespace
 
-Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads) {
+Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads, bool descent) {
   const std::int64_t d = shape.d, k = std::max<std::int64_t>(shape.k, 1);
   const std::int64_t x_size = static_cast<std::int64_t>(SizeOf(x_type));
   const std::int64_t c_size = x_type == DType::kFloat64 ? 8 : 4;
@@ -74,9 +79,13 @@ Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads)
   plan.tasks[0] = static_cast<std::int32_t>(slots);
   plan.tasks[1] = static_cast<std::int32_t>(
       std::max<std::int64_t>(CeilDiv(plan.padded_d, plan.columns_per_task), 1));
-  const std::int64_t worth = shape.n * row_bytes / kBytesPerWorker;
-  plan.workers =
-      static_cast<int>(std::clamp<std::int64_t>(std::min(worth, slots), 1, std::max(threads, 1)));
+  const double time =
+      static_cast<double>(shape.n) *
+      std::max(static_cast<double>(row_bytes) / kBytesPerNanosecond,
+               4.0 * static_cast<double>(d) * static_cast<double>(k) / kFlopsPerNanosecond);
+  const double worth = time / (descent ? kNanosecondsPerWorkerOfStep : kNanosecondsPerWorker);
+  plan.workers = static_cast<int>(
+      std::clamp<double>(std::min(worth, static_cast<double>(slots)), 1, std::max(threads, 1)));
 
   std::int64_t bytes = 0;
   const auto reserve = [&bytes](std::int64_t size) {
