@@ -189,8 +189,11 @@ struct TiledWide {
     if (d <= W) {
       // Few sums are split into chains of rows, which wait less for one another.
       constexpr int kChains = K <= 2 ? 4 : K <= 4 ? 2 : 1;
-      return Grad<K, 1, kChains>([&](std::int64_t i, int) { return LoadTail(x + i * d, d); }, rows,
-                                 padded_d, tile, grad);
+      const auto load = [&](std::int64_t i, int) {
+        if (i % 2 != 0) PrefetchAhead<W * sizeof(T)>(x + i * d, tile.ahead);
+        return LoadTail(x + i * d, d);
+      };
+      return Grad<K, 1, kChains>(load, rows, padded_d, tile, grad);
     }
     const std::int64_t whole = d / W;
     const std::int64_t blocks = (whole + kMost - 1) / kMost;

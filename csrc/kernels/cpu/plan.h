@@ -8,8 +8,8 @@
 namespace linreg_ops {
 namespace cpu {
 
-// Which tasks there are depends on shape and types alone; `threads` bounds the workers, and a descent
-// is worth more of them than one evaluation.
+// Which tasks there are depends on shape and types alone; `threads` bounds the workers, and a
+// descent is worth more of them than one evaluation.
 Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads, bool descent);
 Plan PlanManyTargets(const Shape& shape, DType x_type, DType w_type, int threads);
 
