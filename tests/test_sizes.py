@@ -62,6 +62,56 @@ def test_the_measure_of_memory_sees_an_array_of_n_by_k():
     assert peak_growth("r = x @ w - y; x.T @ r", SETUP.format(n=n, d=d, k=k)) >= 4 * n * k
 
 
+def allocated(function, *arrays):
+    """The peak of TensorFlow's allocator in each kernel of a function, by the node's name."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        feeds = [tf.compat.v1.placeholder(a.dtype, a.shape) for a in arrays]
+        fetches = function(*feeds)
+        options = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE)
+        metadata = tf.compat.v1.RunMetadata()
+        feed = dict(zip(feeds, arrays, strict=True))
+        session.run(fetches, feed, options=options, run_metadata=metadata)
+    return {
+        node.node_name: sum(memory.peak_bytes for memory in node.memory)
+        for device in metadata.step_stats.dev_stats
+        for node in device.node_stats
+    }
+
+
+@pytest.mark.parametrize(("d", "k"), [(8, 16), (16, 64), (8, 1024)])
+def test_ops_allocate_no_array_of_n_by_k(d, k):
+    """For n rows and for 4 n: the same, as the composite's r = x w - y is not."""
+    import tensorflow as tf
+
+    import linreg_ops as lo
+
+    def stock(x, w, y):
+        r = tf.matmul(x, w) - y
+        return tf.nn.l2_loss(r), tf.matmul(x, r, transpose_a=True)
+
+    peaks = {}
+    for name, function in {"ours": lo.linear_l2_loss_and_grad, "stock": stock}.items():
+        for n in (30_000, 120_000):
+            x, w, y = (np.zeros(s, np.float32) for s in ((n, d), (d, k), (n, k)))
+            peaks[name, n] = max(allocated(function, x, w, y).values())
+    n = 120_000
+    assert peaks["stock", n] >= 4 * n * k  # the measure sees what it should
+    assert 0 < peaks["ours", n] < (24 << 20) + 16 * 8 * d * k
+    assert peaks["ours", n] < 4 * n * k
+    assert peaks["ours", n] <= 1.5 * peaks["ours", 30_000]
+
+
+def test_gradient_descent_allocates_no_array_of_n_by_k():
+    import linreg_ops as lo
+
+    n, d, k = 120_000, 8, 64
+    x, w, y = (np.zeros(s, np.float32) for s in ((n, d), (d, k), (n, k)))
+    peaks = allocated(lambda *a: list(lo.gradient_descent(*a, 0.1, 3)), x, w, y)
+    assert 0 < max(peaks.values()) < 4 * n * k / 2
+
+
 # ------------------------------------------------------------ few rows, and rows wider than caches
 
 
@@ -118,3 +168,18 @@ def test_beyond_two_to_the_31_elements(n, d, k, dtype):
     loss, grad = kernels.loss_and_grad(x, w, y, num_threads=2)
     assert float(loss) == float(np.sum(exact.loss))
     np.testing.assert_array_equal(grad, exact.grad.astype(dtype))
+
+
+@pytest.mark.slow
+def test_the_op_beyond_two_to_the_31_elements():
+    """The arrays are lent to TensorFlow, not copied."""
+    import tensorflow as tf
+
+    import linreg_ops as lo
+
+    x, w, y, rows = mostly_zeros(2**27 + 100, 17, None, np.float16)
+    exact = truth(x[rows], w, y[rows])
+    lent = [tf.experimental.dlpack.from_dlpack(a.__dlpack__()) for a in (x, w, y)]
+    loss, grad = lo.linear_l2_loss_and_grad(*lent)
+    assert float(loss) == float(exact.loss)
+    np.testing.assert_array_equal(grad, exact.grad.astype(np.float16))
