@@ -67,6 +67,7 @@ def section(suites: dict[str, Results]) -> str:
     parts += [
         "### Goals",
         tables.goals(suites),
+        f"Commit of each suite: {tables.commits(suites)}.",
         "### Where a peer is faster than the op",
         tables.losses(suites),
         "Every row, with every contender: [benchmarks/results](benchmarks/results/README.md).",

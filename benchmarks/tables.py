@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .goals import verdicts
 from .results import EAGER, KERNELS, OURS, Results, Row
@@ -38,6 +38,14 @@ def about(results: Results) -> str:
         f"{run['cpu']}, {run['threads']} of {run['cores']} cores, {caches}, {run['isa']}; "
         f"{versions}; commit {run['commit']}{dirty}, {run['date'][:10]}."
     )
+
+
+def commits(suites: Mapping[str, Results]) -> str:
+    """Of which commit each suite's figures are: they need not be of one run."""
+    measured: dict[str, list[str]] = {}
+    for name, results in suites.items():
+        measured.setdefault(results.run["commit"], []).append(name)
+    return "; ".join(f"{', '.join(names)}: {commit}" for commit, names in measured.items())
 
 
 def bandwidths(results: Results) -> str:

@@ -23,7 +23,10 @@ def grad_of(w, x=X, y=Y):
     return x.T @ (x @ w - y)
 
 
-def assert_loss_and_grad(result, loss=loss_of(W), grad=grad_of(W)):  # noqa: B008
+LOSS, GRAD = loss_of(W), grad_of(W)
+
+
+def assert_loss_and_grad(result, loss=LOSS, grad=GRAD):
     np.testing.assert_array_equal(result[0], loss)
     np.testing.assert_array_equal(result[1], grad)
 

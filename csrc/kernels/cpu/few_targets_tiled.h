@@ -1,4 +1,4 @@
-// Several targets, or rows too wide for few_targets_fused.h. Included by few_targets.h.
+// Several targets, or rows too wide for few_targets_rolling.h. Included by few_targets.h.
 //
 // A tile of rows goes through three phases: dots, residuals, gradient. Its second use hits the
 // first-level cache, or the second for rows of thousands of columns; a row wider than half the
