@@ -94,7 +94,9 @@ Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
   return batch->count == 0 ? Status() : Validate(data);
 }
 
-// XLA's intra-op pool: TensorFlow's own, within the caller's budget, which tf.data lowers.
+// XLA's intra-op pool: TensorFlow's own, within the budget of this thread, which tf.data lowers
+// for its calls. After a kernel of the same program that XLA ran on several threads, this thread is
+// whichever ended it, and knows of no budget: the whole pool is used then, as XLA's kernels do.
 cpu::Threads PoolThreads(ffi::ThreadPool& pool) {
   cpu::Threads threads;
   const std::int64_t budget = tensorflow::GetPerThreadMaxParallelism();
