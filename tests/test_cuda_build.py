@@ -30,21 +30,47 @@ def test_no_cuda_symbol_crosses_the_library(library):
     assert "cudart" not in needed.stdout
 
 
+@pytest.fixture(scope="module")
+def cuobjdump():
+    """Of the toolkit, or of the package nvidia-cuda-cuobjdump."""
+    folders = [os.environ.get("PATH", ""), *(f"{p}/nvidia/cu13/bin" for p in sys.path)]
+    program = shutil.which("cuobjdump", path=os.pathsep.join(folders))
+    if program is None:
+        pytest.skip("there is no cuobjdump")
+
+    def run(option, library):
+        command = [program, option, library]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    return run
+
+
 @needs_cuda
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.split(".")[0])
-def test_architectures(library):
-    cuobjdump = shutil.which("cuobjdump")
-    if cuobjdump is None:
-        pytest.skip("there is no cuobjdump")
+def test_architectures(cuobjdump, library):
     if os.environ.get("LINREG_OPS_CUDA_ARCHITECTURES"):
         pytest.skip("built for other architectures than the default ones")
 
     def listed(option):
-        done = subprocess.run([cuobjdump, option, library], capture_output=True, text=True)
-        return set(re.findall(r"sm_(\d+)", done.stdout))
+        return set(re.findall(r"sm_(\d+)", cuobjdump(option, library)))
 
     assert listed("--list-elf") == {"75", "80", "90"}
     assert listed("--list-ptx") == {"90"}
+
+
+@needs_cuda
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.split(".")[0])
+def test_no_kernel_spills(cuobjdump, library):
+    """Registers that do not suffice go to local memory, which is the GPU's slow memory."""
+    usage = re.findall(
+        r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)",
+        cuobjdump("--dump-resource-usage", library),
+    )
+    # Eight variants of the fused kernel for each of four types, for each architecture.
+    fused = [row for row in usage if "FusedKernel" in row[0]]
+    assert len(fused) >= 32
+    assert len(fused) % 32 == 0
+    assert not [row for row in usage if row[2:] != ("0", "0")]
 
 
 @pytest.mark.parametrize(
