@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
-#include "kernels/cuda/fused.cuh"
+#include "kernels/cuda/finish.cuh"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/reduce.cuh"
 

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/fused.cuh"
+#include "kernels/cuda/args.cuh"
 #include "kernels/l2_loss_grad.h"
 
 namespace linreg_ops {

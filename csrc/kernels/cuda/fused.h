@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "kernels/cuda/fused.cuh"
+#include "kernels/cuda/args.cuh"
 
 namespace linreg_ops {
 namespace cuda {

@@ -1,6 +1,7 @@
 // Picks the fused kernel's instance for a plan. Included by the translation unit of each type.
 #pragma once
 
+#include "kernels/cuda/fused.cuh"
 #include "kernels/cuda/fused.h"
 #include "kernels/cuda/launch.h"
 

@@ -11,6 +11,11 @@
 namespace linreg_ops {
 namespace cuda {
 
+// Adds into the block's partial sums, or writes them for the first time.
+__device__ inline void AddPartial(double* partial, double value, bool first) {
+  *partial = first ? value : *partial + value;
+}
+
 // Sums value[i] over the threads of equal threadIdx.x % span (a power of two), for threads below
 // `span`: shuffles within a warp, then the warps in order, in float64. `shared` holds V · kThreads.
 // Every thread of the block calls it, after a __syncthreads() since the last use of `shared`.

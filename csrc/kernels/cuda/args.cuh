@@ -1,0 +1,60 @@
+// What the kernels of the fused pass and of its totals are told.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/plan.h"
+#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/ring.cuh"
+
+namespace linreg_ops {
+namespace cuda {
+
+// Where the totals go: sums over `grad`, `bias` (the intercept's row) and `loss`.
+struct FinishArgs {
+  Partials grad, bias, loss;
+  std::int64_t d = 0, k = 0;
+  DType loss_type = DType::kFloat32, grad_type = DType::kFloat32;
+  bool intercept = false;
+  bool loss_per_target = false;
+  void* loss_out = nullptr;
+  void* grad_out = nullptr;
+};
+
+struct DescentArgs {
+  bool enabled = false;
+  std::int64_t first_pass = 0, last_pass = 1;  // [first, last) of num_steps + 1
+  std::int64_t num_steps = 0;
+  double momentum = 0, rate = 0;
+  const double* rates = nullptr;  // one per step; null: `rate` for all
+  void* w_state = nullptr;        // accumulators, [d + intercept, k]
+  void* v_state = nullptr;        // likewise; one for each block if every_block_updates
+  bool every_block_updates = false;
+  unsigned* barrier = nullptr;
+  void* w_out = nullptr;
+  void* losses = nullptr;
+};
+
+struct FusedArgs {
+  FusedPlan plan;
+  RingArgs ring;
+  const void* w = nullptr;
+  DType w_type = DType::kFloat32;
+  DType y_type = DType::kFloat32;  // of sample_weight too
+  int d = 0, k = 0;
+  bool intercept = false;
+  bool wide_loads = false;     // rows are aligned for loads of plan.vector elements
+  double* partials = nullptr;  // [blocks][bias k, grad d·k, loss k]; for a descent twice that
+  FinishArgs finish;           // the single block of a small problem finishes it
+  DescentArgs descent;
+
+  __host__ __device__ std::int64_t weights() const {
+    return (std::int64_t{d} + (intercept ? 1 : 0)) * k;
+  }
+  __host__ __device__ std::int64_t partial_stride() const { return weights() + k; }
+};
+
+}  // namespace cuda
+}  // namespace linreg_ops
