@@ -42,12 +42,30 @@ def warn_of_retracing():
         tf.function(lambda x: x)(1.0)
 
 
+ABSL, DATED = "W0000 00:00:1795389740.269083   29141 ", "2026-11-23 01:02:03.123456: W tensorflow/"
+
+
 def warn_in_cpp():
-    os.write(2, b"W0000 00:00:1795389740.269083   29141 some.cc:163] Something is wrong\n")
+    os.write(2, f"{ABSL}some.cc:163] Something is wrong\n".encode())
 
 
-@pytest.mark.parametrize("warn", [warn_of_while_loop, warn_of_retracing, warn_in_cpp])
+def warn_in_cpp_of_2_20():
+    os.write(2, f"{DATED}some.cc:163] Something is wrong\n".encode())
+
+
+@pytest.mark.parametrize(
+    "warn", [warn_of_while_loop, warn_of_retracing, warn_in_cpp, warn_in_cpp_of_2_20]
+)
 def test_tensorflows_warnings_fail_the_tests_of_a_row(warn):
     expected = pytest.raises(AssertionError, match=r"while_loop|retracing|Something is wrong")
     with expected, no_tensorflow_warnings():
         warn()
+
+
+@pytest.mark.parametrize("start", [ABSL, DATED])
+def test_what_stock_programs_hear_too_fails_no_test(start):
+    aborting = f"{start}local_rendezvous.cc:412] Local rendezvous is aborting with status: "
+    with no_tensorflow_warnings():
+        os.write(2, f"{aborting}ABORTED: Cleanup -5965913440928078394\n".encode())
+    with pytest.raises(AssertionError, match=r"Connection reset"), no_tensorflow_warnings():
+        os.write(2, f"{aborting}UNAVAILABLE: Connection reset\n".encode())
