@@ -15,8 +15,9 @@ from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 # What TensorFlow's C++ says of stock programs too: with each error of an op, which tests ask for;
 # of the types of the options that the profiler's own Python half sets; of a strategy's own input
-# pipeline; of float64 there; and of a step that spans workers, if something still holds its rendezvous
-# when it is cleaned up: on busy CPUs, about 1 in 200 calls of a stock loss by a parameter server.
+# pipeline; of float64 there; and of a step that spans workers, if something still holds its
+# rendezvous when it is cleaned up: about 1 in 200 calls of a stock loss by a parameter server, on
+# busy CPUs.
 _ITS_OWN = (
     "OP_REQUIRES failed|expects an i value|GeneratorDatasetOp|Not handling type DT_DOUBLE"
     "|Local rendezvous is aborting with status: ABORTED: Cleanup"
