@@ -132,29 +132,49 @@ def test_help_shows_the_documentation_of_the_ops(op, words):
 
 
 X, W, Y = integers(7, 3), integers(3, 2, seed=2), integers(7, 2, seed=3)
-FORWARD = "Linreg>L2LossGrad"
 
 
-def test_grappler_folds_constants_merges_duplicates_and_prunes():
+def both_ways(x, w, y):
+    return lo.linear_l2_loss(x, w, y), lo.linear_l2_loss_and_grad(x, w, y).grad
+
+
+def hessian_times_ones(x, w, y):
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        grad = lo.linear_l2_loss_and_grad(x, w, y).grad
+    return tape.gradient(grad, w)
+
+
+def descend(x, w, y):
+    return lo.gradient_descent(x, w, y, 0.0625, 3)
+
+
+@pytest.mark.parametrize(
+    ("op", "compute"),
+    [
+        ("Linreg>L2LossGrad", both_ways),
+        ("Linreg>HessianVectorProduct", hessian_times_ones),
+        ("Linreg>GradientDescent", descend),
+    ],
+)
+def test_grappler_folds_constants_merges_duplicates_and_prunes(op, compute):
     def constants():
-        return lo.linear_l2_loss(tf.constant(X), tf.constant(W), tf.constant(Y))
+        return compute(*map(tf.constant, (X, W, Y)))
 
     def twice(x, w, y):
-        return lo.linear_l2_loss(x, w, y), lo.linear_l2_loss_and_grad(x, w, y).grad
+        return compute(x, w, y), compute(x, w, y)
 
     def unused(x, w, y):
-        lo.linear_l2_loss(x, w, y)
+        compute(x, w, y)
         return w
 
     arguments = [tf.constant(a) for a in (X, W, Y)]
-    assert graph_kernels(constants)[FORWARD] == 0
-    assert graph_kernels(twice, *arguments)[FORWARD] == 1
-    assert graph_kernels(unused, *arguments)[FORWARD] == 0
-    for one, other in zip(
-        (tf.function(constants)(), *tf.function(twice)(*arguments)),
-        (lo.linear_l2_loss(X, W, Y), *lo.linear_l2_loss_and_grad(X, W, Y)),
-        strict=True,
-    ):
+    assert graph_kernels(constants)[op] == 0
+    assert graph_kernels(twice, *arguments)[op] == 1
+    assert graph_kernels(unused, *arguments)[op] == 0
+    truth = tf.nest.flatten(compute(*arguments))
+    results = tf.nest.flatten([tf.function(constants)(), tf.function(twice)(*arguments)])
+    for one, other in zip(results, 3 * truth, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
