@@ -292,9 +292,5 @@ class LinearOutput(_FusedLinear, keras.layers.Layer):  # type: ignore[misc]
         return self._predict(x)
 
     @override
-    def compute_output_spec(self, x: Any, targets: Any = None, sample_weight: Any = None) -> Any:
-        return keras.KerasTensor((x.shape[0], self.units), dtype=self.compute_dtype)
-
-    @override
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "loss": self.loss, **self._config()}
