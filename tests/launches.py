@@ -80,11 +80,15 @@ def profiled(function, *args):
             ]
 
 
+# An op's, and XLA's: named after the op by TensorFlow 2.21, and only after what it is by 2.20.
+FUSED_PASS = re.compile(r":Linreg>|^Linreg_|^custom-call")
+
+
 def closures_scheduled(function, *args):
     """How many closures each fused pass in the call, an op's or XLA's, hands to a thread pool."""
     counts = []
     for line in profiled(function, *args):
-        passes = [event for event in line if re.search(r"^Linreg_|:Linreg>", event[0])]
+        passes = [event for event in line if FUSED_PASS.search(event[0])]
         scheduled = [start for name, start, _ in line if name == "ThreadpoolListener::Record"]
         counts += [sum(start <= at <= end for at in scheduled) for _, start, end in passes]
     return counts
