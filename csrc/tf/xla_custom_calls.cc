@@ -65,7 +65,8 @@ Status KernelType(const AnyBuffer& buffer, DType* type) {
 }
 
 // The operands as the kernels' problems. The ops' lowering has checked their shapes against each
-// other; what is left to check here is what the kernels check themselves.
+// other; what is left to check here is what the kernels check themselves. No batch is empty: XLA
+// leaves out a call whose results have no element.
 Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
                  const ffi::RemainingArgs& weights, bool intercept, Batch* batch) {
   const auto x_dims = x.dimensions(), w_dims = w.dimensions();
@@ -91,7 +92,7 @@ Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
     }
     data.sample_weight = sample_weight->untyped_data();
   }
-  return batch->count == 0 ? Status() : Validate(data);
+  return Validate(data);
 }
 
 // XLA's intra-op pool: TensorFlow's own, within the budget of this thread, which tf.data lowers
