@@ -77,12 +77,14 @@ message(STATUS "CUDA kernels: ${_nvcc} ${LINREG_OPS_CUDA_VERSION}, for ${CMAKE_C
 
 add_library(cuda_kernels STATIC
   csrc/kernels/cuda/chunked.cu
+  csrc/kernels/cuda/descent.cu
   csrc/kernels/cuda/fused_bfloat16.cu
   csrc/kernels/cuda/fused_float16.cu
   csrc/kernels/cuda/fused_float32.cu
   csrc/kernels/cuda/fused_float64.cu
   csrc/kernels/cuda/l2_loss_grad.cu
-  csrc/kernels/cuda/plan.cc)
+  csrc/kernels/cuda/plan.cc
+  csrc/kernels/cuda/single_pass.cu)
 target_include_directories(cuda_kernels
   PUBLIC csrc SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 # Halves the libraries: 40 kernels for three architectures are 25 MB otherwise.

@@ -7,6 +7,7 @@ import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,11 +19,18 @@ KERNELS = [
     ROOT / "tests/cpp/cuda_emulation/emulation.cc",
 ]
 MODULE = [ROOT / "csrc/python/cuda_arrays.cc", ROOT / "tests/cpp/cuda_emulation/module.cc"]
-PROGRAM = [ROOT / "tests/cpp/cuda_emulated_test.cc"]
+PROGRAMS = ["cuda_emulated_test", "cuda_calls_test"]
 
 
-def build(cache: Path) -> tuple[Path, Path]:
-    """The module and the stand-alone test program, from `cache` if the sources are the same."""
+class Emulation(NamedTuple):
+    """The Python module, and the folder of the stand-alone test programs."""
+
+    module: Path
+    programs: Path
+
+
+def build(cache: Path) -> Emulation:
+    """The emulation, from `cache` if the sources are the same."""
     compiler = shutil.which("g++")
     pybind11 = importlib.util.find_spec("pybind11")
     if compiler is None or pybind11 is None:
@@ -37,9 +45,9 @@ def build(cache: Path) -> tuple[Path, Path]:
         digest.update(source.read_bytes())
     folder = cache / digest.hexdigest()[:16]
     module = folder / f"_cuda_emulated{sysconfig.get_config_var('EXT_SUFFIX')}"
-    program = folder / "cuda_emulated_test"
-    if module.exists() and program.exists():
-        return module, program
+    result = Emulation(module, folder)
+    if module.exists() and all((folder / name).exists() for name in PROGRAMS):
+        return result
     folder.mkdir(parents=True, exist_ok=True)
     flags = [
         "-std=c++17",
@@ -67,10 +75,12 @@ def build(cache: Path) -> tuple[Path, Path]:
         return result
 
     with ThreadPoolExecutor(2) as pool:
-        kernels, binding, main = (
+        mains = [ROOT / f"tests/cpp/{name}.cc" for name in PROGRAMS]
+        kernels, binding, programs = (
             list(objects)
-            for objects in [pool.map(compiled, group) for group in (KERNELS, MODULE, PROGRAM)]
+            for objects in [pool.map(compiled, group) for group in (KERNELS, MODULE, mains)]
         )
+    for name, program in zip(PROGRAMS, programs, strict=True):
+        run(compiler, *kernels, program, "-o", folder / name)
     run(compiler, "-shared", *kernels, *binding, "-o", module)
-    run(compiler, *kernels, *main, "-o", program)
-    return module, program
+    return result

@@ -53,7 +53,7 @@ TARGETS = [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33]
 
 @pytest.fixture(scope="session")
 def emulation(request):
-    """The emulation's module and its stand-alone test program."""
+    """The emulation's module and its stand-alone test programs."""
     return build(request.config.cache.mkdir("cuda_emulation"))
 
 
@@ -64,7 +64,7 @@ def native(request):
         if not kernels.cuda.available():
             pytest.skip(NO_GPU)
         return _kernels.cuda
-    path, _ = request.getfixturevalue("emulation")
+    path = request.getfixturevalue("emulation").module
     spec = importlib.util.spec_from_file_location("_cuda_emulated", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -298,12 +298,18 @@ def test_bad_descent(native, rate, steps, match):
         native.gradient_descent(x, w, y, rate, steps)
 
 
+def test_the_calls_around_the_kernels(emulation):
+    """Every way to descend, the bytes that a descent reads, and every error of the runtime."""
+    done = subprocess.run([emulation.programs / "cuda_calls_test"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_emulations_own_program(emulation):
     """Every path at every alignment between forbidden pages, and no race: any order, same bits."""
     outputs = set()
     for order in ("1", "129"):
         done = subprocess.run(
-            [emulation[1], "150"],
+            [emulation.programs / "cuda_emulated_test", "150"],
             capture_output=True,
             text=True,
             env={**os.environ, "CUDA_EMULATION_ORDER": order},

@@ -24,7 +24,7 @@ struct FinishArgs {
 };
 
 struct DescentArgs {
-  bool enabled = false;
+  bool enabled = false;                        // by the fused kernel, in one launch
   std::int64_t first_pass = 0, last_pass = 1;  // [first, last) of num_steps + 1
   std::int64_t num_steps = 0;
   double momentum = 0, rate = 0;
@@ -33,6 +33,7 @@ struct DescentArgs {
   void* v_state = nullptr;        // likewise; one for each block if every_block_updates
   bool every_block_updates = false;
   unsigned* barrier = nullptr;
+  std::int64_t* passes_done = nullptr;  // not in one launch: of each block of the step's kernel
   void* w_out = nullptr;
   void* losses = nullptr;
 };

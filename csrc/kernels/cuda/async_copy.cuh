@@ -69,6 +69,7 @@ __device__ inline void InitBarrier(std::uint64_t* barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(SharedAddress(barrier)) : "memory");
 #else
   (void)barrier;
+  __trap();  // the host asks for bulk copies of code that has them only
 #endif
 }
 

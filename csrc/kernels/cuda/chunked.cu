@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 
 #include "kernels/cuda/chunked.cuh"
 #include "kernels/cuda/chunked.h"
@@ -76,7 +78,9 @@ class Chunk {
   }
 
   static bool UsesGemm(const Gemm& gemm, const ChunkArgs& args) {
-    return gemm.run != nullptr && args.k >= kGemmFromTargets && args.d > 0 && args.rows > 0;
+    constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();  // of BLAS
+    return gemm.run != nullptr && args.k >= kGemmFromTargets && args.d > 0 && args.rows > 0 &&
+           std::max(args.d, args.k) <= kMost;
   }
 
   Status Run() {
@@ -217,30 +221,6 @@ Status LaunchFinish(const FinishArgs& args, cudaStream_t stream) {
   return Launch(
       {"the finishing kernel", dim3(grad_blocks + 1), kThreads, kReduceBytes, false, stream},
       FinishKernel<void>, args);
-}
-
-Status LaunchStep(const StepArgs& args, DType x_type, const Device& device, cudaStream_t stream) {
-  const LaunchConfig config = {
-      "the descent's step kernel",
-      dim3(Blocks(CeilDiv(args.count, kThreads), 4 * std::int64_t{device.multiprocessors})),
-      kThreads,
-      0,
-      false,
-      stream};
-  return IsWide(x_type) ? Launch(config, StepKernel<double>, args)
-                        : Launch(config, StepKernel<float>, args);
-}
-
-Status StoreRates(const double* rates, std::int64_t count, double* to, cudaStream_t stream) {
-  for (std::int64_t i = 0; i < count; i += RateChunk::kSize) {
-    RateChunk chunk = {};
-    const int size = static_cast<int>(std::min<std::int64_t>(RateChunk::kSize, count - i));
-    std::copy(rates + i, rates + i + size, chunk.rate);
-    Status status = Launch({"the schedule's copy", dim3(1), kThreads, 0, false, stream},
-                           StoreRatesKernel<void>, chunk, to + i, size);
-    if (!status.ok()) return status;
-  }
-  return Status();
 }
 
 }  // namespace cuda

@@ -39,7 +39,6 @@ struct ChunkArgs {
 
 constexpr int kChunkTargets = 4;
 constexpr int kChunkRows = 4;
-constexpr int kReduceBytes = kThreads * 8;  // of shared memory, for the kernels with sums
 static_assert(kWarps * kChunkRows * kChunkTargets * 8 <= kReduceBytes, "the dot products' sums");
 
 // X·W for kChunkRows rows and kChunkTargets targets a block; all threads share each row's columns.
@@ -197,51 +196,6 @@ __global__ void __launch_bounds__(kThreads) FinishKernel(const __grid_constant__
     const std::int64_t last = first + kPerBlock < weights ? first + kPerBlock : weights;
     FinishGrad(args, first, last, reduce);
   }
-}
-
-// One step of a descent whose gradient another kernel left in `grad`: v ← m·v − rate·g, w ← w + v.
-// Step −1 makes the first state from the caller's weights; the last also stores the result.
-struct StepArgs {
-  const void* w_in = nullptr;
-  void* w_out = nullptr;
-  DType type = DType::kFloat32;  // of w_in and w_out
-  std::int64_t count = 0;
-  bool begin = false, end = false;
-  double momentum = 0, rate = 0;
-  const void* grad = nullptr;  // accumulators
-  void* w_state = nullptr;
-  void* v_state = nullptr;
-};
-
-template <typename A>
-__global__ void __launch_bounds__(kThreads) StepKernel(const __grid_constant__ StepArgs args) {
-  A* w = static_cast<A*>(args.w_state);
-  A* v = static_cast<A*>(args.v_state);
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < args.count;
-       i += std::int64_t{gridDim.x} * kThreads) {
-    if (args.begin) {
-      w[i] = LoadAs<A>(args.w_in, i, args.type);
-      v[i] = 0;
-    } else {
-      const double grad = static_cast<double>(static_cast<const A*>(args.grad)[i]);
-      v[i] = static_cast<A>(args.momentum * static_cast<double>(v[i]) - args.rate * grad);
-      w[i] += v[i];
-    }
-    if (args.end) StoreAs(args.w_out, i, args.type, static_cast<double>(w[i]));
-  }
-}
-
-// A schedule travels as a kernel parameter: no copy from the host's memory, which the caller may
-// free at once, and nothing that waits for the stream.
-struct RateChunk {
-  static constexpr int kSize = 256;
-  double rate[kSize];
-};
-
-template <typename Unused>
-__global__ void StoreRatesKernel(const __grid_constant__ RateChunk chunk, double* rates,
-                                 int count) {
-  if (threadIdx.x < count) rates[threadIdx.x] = chunk.rate[threadIdx.x];
 }
 
 }  // namespace cuda

@@ -20,12 +20,5 @@ Status ComputeChunked(const Data& data, DType w_type, FinishArgs finish, const D
 // Sums the partial sums that `args` names.
 Status LaunchFinish(const FinishArgs& args, cudaStream_t stream);
 
-// One step of a descent, or its first state, or its result: see StepArgs.
-struct StepArgs;
-Status LaunchStep(const StepArgs& args, DType x_type, const Device& device, cudaStream_t stream);
-
-// Copies a schedule to the device; `rates` may be freed when this returns.
-Status StoreRates(const double* rates, std::int64_t count, double* to, cudaStream_t stream);
-
 }  // namespace cuda
 }  // namespace linreg_ops

@@ -16,6 +16,7 @@
 #include "kernels/cuda/pass_rows.cuh"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/ring.cuh"
+#include "kernels/cuda/step.cuh"
 #include "kernels/cuda/weights.cuh"
 
 namespace linreg_ops {
@@ -78,12 +79,7 @@ __global__ void __launch_bounds__(kThreads, BlocksPerMultiprocessor(Element<T>::
       __syncthreads();
     }
     const Partials totals{set, args.partial_stride(), gridDim.x, false};
-    if (blockIdx.x == 0) {
-      FinishArgs finish = args.finish;
-      finish.loss = {set + args.weights(), args.partial_stride(), gridDim.x, false};
-      finish.loss_out = static_cast<char*>(descent.losses) + step * ElementBytes(finish.loss_type);
-      FinishLoss(finish, reduce);
-    }
+    if (blockIdx.x == 0) StoreStepLoss(args, set, step, reduce);
     if (want_grad) UpdateWeights(args, totals, step, weights, reduce, &arrivals);
   }
 

@@ -1,4 +1,5 @@
-// Kernel launches whose errors become a Status that names the launch.
+// Kernel launches whose errors become a Status that names the launch; kUnsupported if the blocks of
+// a cooperative one cannot all be resident at once.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,7 +22,8 @@ inline Status CheckCuda(cudaError_t error, const std::string& what) {
     message += ". This machine has no NVIDIA driver, or one too old for CUDA " +
                std::to_string(CUDART_VERSION / 1000) + "." +
                std::to_string(CUDART_VERSION % 1000 / 10) +
-               ", which these kernels were built with (CUDA 13 needs driver r580 or newer)";
+               ", which these kernels were built with: it needs driver " +
+               (CUDART_VERSION >= 13000 ? "r580" : "r525") + " or newer";
   } else if (error == cudaErrorNoKernelImageForDevice) {
     message += ". This build has no code for this GPU; LINREG_OPS_CUDA_ARCHITECTURES chooses it";
   }
@@ -58,8 +60,14 @@ Status Launch(const LaunchConfig& config, void (*kernel)(Parameters...), Argumen
   attribute.val.cooperative = 1;
   launch.attrs = &attribute;
   launch.numAttrs = config.cooperative ? 1 : 0;
-  return CheckCuda(cudaLaunchKernelEx(&launch, kernel, std::forward<Arguments>(arguments)...),
-                   std::string("launching ") + config.name);
+  const cudaError_t error =
+      cudaLaunchKernelEx(&launch, kernel, std::forward<Arguments>(arguments)...);
+  Status status = CheckCuda(error, std::string("launching ") + config.name);
+  if (config.cooperative &&
+      (error == cudaErrorCooperativeLaunchTooLarge || error == cudaErrorNotSupported)) {
+    return {Status::Code::kUnsupported, status.message()};
+  }
+  return status;
 }
 
 }  // namespace cuda

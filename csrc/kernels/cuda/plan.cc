@@ -15,7 +15,7 @@ constexpr std::int64_t kRowsTileBytes = 16 << 10;
 constexpr std::int64_t kColumnsTileBytes = 32 << 10;
 constexpr std::int64_t kSmallestTileBytes = 4 << 10;
 constexpr int kMaxStages = 8;
-// One step of a descent may hold all of a block's rows; cp.async can wait for 15 younger groups.
+// Of a descent: the barriers have room for no more.
 constexpr int kMaxDescentStages = 16;
 // What one block reads in about the time that a second launch, or a grid barrier, costs.
 constexpr std::int64_t kSingleBlockBytes = 128 << 10;
@@ -93,6 +93,71 @@ bool ChooseThreads(const Data& data, Path path, FusedPlan* plan) {
   return vectors <= std::int64_t{plan->column_lanes} * ColumnVectors(data.x_type, plan->targets);
 }
 
+// For a descent: tiles of a size with which every block's share of the rows stays in its shared
+// memory, so that X is read once whatever the number of steps; false if it cannot. As few tiles as
+// possible: each costs barriers on every step, and padding. An H200's 132 blocks hold 227 KB each,
+// less 5 KB of weights, sums and padding for d = 60 and one target, so X of up to 29.5 MB beside
+// its y. The registers, as large again, hold the accumulators and are not needed for that.
+bool FitResident(const Data& data, const Device& device, std::int64_t most_blocks,
+                 FusedPlan* plan) {
+  const std::int64_t row_bytes = std::max<std::int64_t>(1, BytesOfRow(data).all());
+  const std::int64_t share = CeilDiv(data.shape.n, most_blocks);
+  if (share > device.shared_per_block / row_bytes) return false;
+  const std::int64_t least = std::max<std::int64_t>(1, kSmallestTileBytes / row_bytes);
+  for (int tiles = 1; tiles <= kMaxDescentStages; ++tiles) {
+    plan->rows_per_tile = static_cast<int>(
+        std::max<std::int64_t>(1, std::min(std::max(least, CeilDiv(share, tiles)), data.shape.n)));
+    if (FitShared(data, device.shared_per_block, std::max(tiles, 2), plan) &&
+        plan->stages >= tiles) {
+      plan->blocks = 1;
+      return true;
+    }
+  }
+  return false;
+}
+
+// The streaming plan's tiles, halved until they fit; false if not even one row does.
+bool FitStreaming(const Data& data, const Device& device, std::int64_t rows, int blocks_each,
+                  int max_stages, FusedPlan* plan) {
+  const std::int64_t half = std::min(device.shared_per_block,
+                                     device.shared_per_multiprocessor / 2 - device.shared_reserved);
+  for (;; rows = CeilDiv(rows, 2)) {
+    plan->rows_per_tile = static_cast<int>(rows);
+    plan->blocks = blocks_each;
+    if (blocks_each == 2 && FitShared(data, half, max_stages, plan) && plan->stages >= 3) {
+      return true;
+    }
+    plan->blocks = 1;
+    if (FitShared(data, device.shared_per_block, max_stages, plan)) return true;
+    if (rows == 1) return false;
+  }
+}
+
+// Rows of a tile, and stages; plan->blocks becomes that of a multiprocessor. False if no block can
+// hold a row.
+bool ChooseTiles(const Data& data, const Device& device, bool descent, bool small,
+                 FusedPlan* plan) {
+  const std::int64_t n = data.shape.n;
+  const bool rows_path = plan->path == Path::kRows;
+  const int blocks_each =
+      descent ? 1 : BlocksPerMultiprocessor(data.x_type, plan->path, plan->targets);
+  const std::int64_t most_blocks = small ? 1 : std::int64_t{device.multiprocessors} * blocks_each;
+  if (descent && FitResident(data, device, most_blocks, plan)) return true;
+
+  const std::int64_t row_bytes = std::max<std::int64_t>(1, BytesOfRow(data).all());
+  std::int64_t rows = (rows_path || descent ? kRowsTileBytes : kColumnsTileBytes) / row_bytes;
+  // A few tiles for every block, as far as that leaves them large enough.
+  rows = std::min(rows, std::max(kSmallestTileBytes / row_bytes, CeilDiv(n, most_blocks)));
+  rows = std::max<std::int64_t>(1, std::min(rows, n));
+  // Rows that keep every thread busy.
+  const int round = (rows_path ? kThreads / (plan->column_lanes * plan->target_groups)
+                               : kWarps / plan->dot_warps) *
+                    RowsAtATime(data.x_type, plan->path, plan->targets);
+  if (rows > round) rows -= rows % round;
+  return FitStreaming(data, device, rows, blocks_each, descent ? kMaxDescentStages : kMaxStages,
+                      plan);
+}
+
 }  // namespace
 
 FusedPlan PlanFused(const Data& data, const Device& device, Purpose purpose) {
@@ -105,46 +170,15 @@ FusedPlan PlanFused(const Data& data, const Device& device, Purpose purpose) {
   if (!ChooseThreads(data, Path::kRows, &plan) && !ChooseThreads(data, Path::kColumns, &plan)) {
     return chunks;
   }
-  const bool rows_path = plan.path == Path::kRows;
-  const bool descent = purpose == Purpose::kDescent;
   const std::int64_t row_bytes = std::max<std::int64_t>(1, BytesOfRow(data).all());
-  // Rows that keep every thread busy once.
-  const int round =
-      rows_path ? kThreads / (plan.column_lanes * plan.target_groups) : kWarps / plan.dot_warps;
-  const int full_round = round * RowsAtATime(data.x_type, plan.path, plan.targets);
-
   const bool small = shape.n <= kSingleBlockBytes / row_bytes;
-  const int per_multiprocessor =
-      descent ? 1 : BlocksPerMultiprocessor(data.x_type, plan.path, plan.targets);
-  const std::int64_t most_blocks =
-      small ? 1 : std::int64_t{device.multiprocessors} * per_multiprocessor;
-  std::int64_t rows = (rows_path || descent ? kRowsTileBytes : kColumnsTileBytes) / row_bytes;
-  // A few tiles for every block, as far as that leaves them large enough.
-  rows = std::min(rows, std::max(kSmallestTileBytes / row_bytes, CeilDiv(shape.n, most_blocks)));
-  rows = std::max<std::int64_t>(1, std::min(rows, shape.n));
-  if (rows > full_round) rows -= rows % full_round;
-
-  const int max_stages = descent ? kMaxDescentStages : kMaxStages;
-  const std::int64_t half = std::min(device.shared_per_block,
-                                     device.shared_per_multiprocessor / 2 - device.shared_reserved);
-  for (;; rows = CeilDiv(rows, 2)) {
-    plan.rows_per_tile = static_cast<int>(rows);
-    if (per_multiprocessor == 2 && FitShared(data, half, max_stages, &plan) && plan.stages >= 3) {
-      plan.blocks = 2;
-      break;
-    }
-    if (FitShared(data, device.shared_per_block, max_stages, &plan)) {
-      plan.blocks = 1;
-      break;
-    }
-    if (rows == 1) return chunks;
-  }
+  if (!ChooseTiles(data, device, purpose == Purpose::kDescent, small, &plan)) return chunks;
   plan.tiles = CeilDiv(shape.n, plan.rows_per_tile);
   plan.blocks = static_cast<int>(std::max<std::int64_t>(
       1, std::min(plan.tiles, small ? 1 : std::int64_t{device.multiprocessors} * plan.blocks)));
 
-  const std::int64_t rows_per_thread = CeilDiv(
-      plan.rows_per_tile, kThreads / (plan.column_lanes * (rows_path ? plan.target_groups : 1)));
+  const int groups = plan.column_lanes * (plan.path == Path::kRows ? plan.target_groups : 1);
+  const std::int64_t rows_per_thread = CeilDiv(plan.rows_per_tile, kThreads / groups);
   plan.segment_tiles = IsWide(data.x_type)
                            ? std::numeric_limits<std::int64_t>::max()
                            : std::max<std::int64_t>(1, kSegmentRows / rows_per_thread);

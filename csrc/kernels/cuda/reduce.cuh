@@ -11,6 +11,9 @@
 namespace linreg_ops {
 namespace cuda {
 
+// Of shared memory, for sums of one number of each thread.
+constexpr int kReduceBytes = kThreads * 8;
+
 // Adds into the block's partial sums, or writes them for the first time.
 __device__ inline void AddPartial(double* partial, double value, bool first) {
   *partial = first ? value : *partial + value;

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -105,6 +106,12 @@ struct Machine {
   jmp_buf scheduler;
   int order = 1;
   int launches = 0;
+  int graph_launches = 0;
+  std::size_t copied_bytes = 0;        // by asynchronous copies
+  unsigned resident_blocks = 1 << 20;  // of a cooperative launch, at most
+  int ptx_version = 90;
+  int calls_until_error = -1;  // of the runtime; negative: none fails
+  int error = 0;
   std::vector<std::pair<const char*, const char*>> arrays;  // registered, for bounds
 };
 Machine& machine();
@@ -142,6 +149,7 @@ inline void CheckCopy(const PendingCopy& copy) {
   }
   if (!inside) Fail("asynchronous copy from outside an array");
   std::memset(copy.to, 0xff, copy.bytes);
+  machine().copied_bytes += copy.bytes;
 }
 
 inline void Perform(std::vector<PendingCopy>& copies) {
@@ -164,7 +172,18 @@ T ShuffleXor(T value, int mask) {
 
 void RunGrid(bool cooperative);
 
+// Whether it is this call's turn to fail.
+inline bool Fails() {
+  return machine().calls_until_error >= 0 && machine().calls_until_error-- == 0;
+}
+
 }  // namespace cuda_emulation
+
+// Work in order, to be done later: a stream that records, or a graph.
+struct CUstream_st {
+  bool recording = false;
+  std::vector<std::function<void()>> work;
+};
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the fiber that runs
 
@@ -197,6 +216,8 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorCooperativeLaunchTooLarge = 720,
+  cudaErrorNotSupported = 801,
 };
 using cudaStream_t = struct CUstream_st*;
 enum cudaDeviceAttr {
@@ -226,15 +247,21 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 
+// Calls that may be made to fail begin with this.
+#define CUDA_EMULATION_MAY_FAIL \
+  if (cuda_emulation::Fails()) return static_cast<cudaError_t>(cuda_emulation::machine().error)
+
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of the emulation"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) {
+  CUDA_EMULATION_MAY_FAIL;
   *device = 0;
   return cudaSuccess;
 }
 // An H100's figures, but so few multiprocessors that small tests have several tiles a block.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  CUDA_EMULATION_MAY_FAIL;
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
       *value = 3;
@@ -262,10 +289,20 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   }
   return cudaSuccess;
 }
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)()) {
+  CUDA_EMULATION_MAY_FAIL;
+  attributes->ptxVersion = cuda_emulation::machine().ptx_version;
+  return cudaSuccess;
+}
 inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
+  CUDA_EMULATION_MAY_FAIL;
   return bytes <= 232448 ? cudaSuccess : cudaErrorInvalidValue;
 }
 inline cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t) {
+  CUDA_EMULATION_MAY_FAIL;
   std::memset(p, value, bytes);
   return cudaSuccess;
 }
@@ -299,13 +336,72 @@ inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+  CUDA_EMULATION_MAY_FAIL;
   auto& machine = cuda_emulation::machine();
   if (config->gridDim.x == 0 || config->blockDim.x == 0) return cudaErrorInvalidValue;
-  gridDim = config->gridDim;
-  blockDim = config->blockDim;
-  machine.shared_bytes = config->dynamicSmemBytes;
-  machine.body = [&] { kernel(static_cast<Parameters>(arguments)...); };
-  ++machine.launches;
-  cuda_emulation::RunGrid(config->numAttrs > 0);
+  const bool cooperative = config->numAttrs > 0;
+  if (cooperative && config->gridDim.x > machine.resident_blocks) {
+    return cudaErrorCooperativeLaunchTooLarge;
+  }
+  const auto launch = [config = *config, cooperative, kernel,
+                       copies = std::tuple<Parameters...>(arguments...)] {
+    auto& machine = cuda_emulation::machine();
+    gridDim = config.gridDim;
+    blockDim = config.blockDim;
+    machine.shared_bytes = config.dynamicSmemBytes;
+    machine.body = [&] { std::apply(kernel, copies); };
+    ++machine.launches;
+    cuda_emulation::RunGrid(cooperative);
+  };
+  if (config->stream != nullptr && config->stream->recording) {
+    config->stream->work.push_back(launch);
+  } else {
+    launch();
+  }
   return cudaSuccess;
 }
+
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+inline constexpr unsigned cudaStreamNonBlocking = 1;
+using cudaGraph_t = CUstream_st*;
+using cudaGraphExec_t = CUstream_st*;
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  CUDA_EMULATION_MAY_FAIL;
+  *stream = new CUstream_st;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const bool recording = stream != nullptr && stream->recording;
+  *status = recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  CUDA_EMULATION_MAY_FAIL;
+  stream->recording = true;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  CUDA_EMULATION_MAY_FAIL;
+  stream->recording = false;
+  *graph = new CUstream_st{false, std::move(stream->work)};
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                        unsigned long long) {
+  CUDA_EMULATION_MAY_FAIL;
+  *exec = new CUstream_st(*graph);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  CUDA_EMULATION_MAY_FAIL;
+  ++cuda_emulation::machine().graph_launches;
+  for (const auto& launch : graph->work) launch();
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return cudaStreamDestroy(graph); }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return cudaStreamDestroy(graph); }

@@ -1,0 +1,19 @@
+// A whole gradient descent: the launches, without the checks.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/l2_loss_grad.h"
+
+namespace linreg_ops {
+namespace cuda {
+
+Status LaunchDescent(const Data& data, const Descent& descent, const Device& device,
+                     cudaStream_t stream, void* workspace, const Gemm& gemm);
+// Of its workspace.
+std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device);
+
+}  // namespace cuda
+}  // namespace linreg_ops

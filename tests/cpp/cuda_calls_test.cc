@@ -1,0 +1,273 @@
+// What the calls of the CUDA kernel API do around the kernels, in the emulation: every way to
+// descend gives the same bits, X is read once where it fits, every error of the runtime is
+// reported.
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+#include "kernels/cuda/plan.h"
+#include "kernels/l2_loss_grad.h"
+
+using namespace linreg_ops;  // NOLINT
+
+namespace {
+
+int failures = 0;
+
+void Expect(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  std::printf("FAILED %s\n", what.c_str());
+}
+
+cuda_emulation::Machine& machine() { return cuda_emulation::machine(); }
+
+cuda::Device TestDevice() {
+  cuda::Device device;
+  Expect(cuda::CurrentDevice(&device).ok(), "CurrentDevice");
+  return device;
+}
+
+// A problem whose arrays live as long as it does, and its descent.
+struct Problem {
+  std::vector<double> x, w, y, rates;
+  Data data;
+  Descent descent;
+
+  // float64's memory holds any type's; the bits are whatever small numbers they happen to be.
+  Problem(std::int64_t n, std::int64_t d, std::int64_t k, DType type, std::int64_t steps)
+      : x(n * d + 1), w((d + 1) * k + 1), y(n * k + 1), rates(steps) {
+    std::mt19937_64 rng(n + d);
+    std::normal_distribution<double> normal;
+    const auto fill = [&](std::vector<double>& array) {
+      for (std::size_t i = 0; i < array.size(); ++i) {
+        if (type == DType::kFloat64) {
+          array[i] = normal(rng);
+        } else {
+          reinterpret_cast<float*>(array.data())[i] = static_cast<float>(normal(rng));
+        }
+      }
+    };
+    fill(x);
+    fill(w);
+    fill(y);
+    for (std::int64_t t = 0; t < steps; ++t) rates[t] = 0.1 / n / d / (1 + t % 3);
+    data.shape = {n, d, k, true};
+    data.x_type = data.w_type = type;
+    data.x = x.data();
+    data.w = w.data();
+    data.y = y.data();
+    descent.num_steps = steps;
+    descent.rates = rates.data();
+    descent.num_rates = steps;
+    descent.momentum = 0.5;
+  }
+};
+
+// The weights and the losses, or the error.
+struct Outcome {
+  Status status;
+  std::vector<double> w, losses;
+  bool operator==(const Outcome& other) const {
+    return status.ok() && other.status.ok() && w == other.w && losses == other.losses;
+  }
+};
+
+Outcome Descend(const Problem& problem, const cuda::Device& device) {
+  Outcome outcome;
+  outcome.w.resize(problem.w.size());
+  outcome.losses.resize(problem.descent.num_steps + 1);
+  Descent descent = problem.descent;
+  descent.w = outcome.w.data();
+  descent.losses = outcome.losses.data();
+  const std::int64_t bytes = cuda::DescentWorkspaceBytes(problem.data, descent, device);
+  void* workspace = nullptr;
+  cudaMallocAsync(&workspace, bytes, nullptr);
+  outcome.status = cuda::ComputeDescent(problem.data, descent, device, nullptr, workspace, bytes);
+  cudaFree(workspace);
+  return outcome;
+}
+
+// Few weights, which every block brings up to date for itself, and many, which the blocks share.
+std::vector<Problem> ProblemsOfSeveralBlocks() {
+  std::vector<Problem> problems;
+  for (const DType type : {DType::kFloat32, DType::kFloat64}) {
+    problems.emplace_back(17'000, 1, 1, type, 34);
+    problems.emplace_back(900, 33, 5, type, 34);
+    problems.emplace_back(40, 2900, 1, type, 34);
+  }
+  return problems;
+}
+
+void TestWaysToDescend() {
+  for (const Problem& problem : ProblemsOfSeveralBlocks()) {
+    const std::string name =
+        "d=" + std::to_string(problem.data.shape.d) + " " + NameOf(problem.data.x_type) + ": ";
+    cuda::Device device = TestDevice();
+    const cuda::FusedPlan plan = cuda::PlanFused(problem.data, device, cuda::Purpose::kDescent);
+    Expect(plan.path != cuda::Path::kChunks && plan.blocks > 1, name + "a grid of several blocks");
+    machine().launches = machine().graph_launches = 0;
+    const Outcome together = Descend(problem, device);
+    Expect(together.status.ok(), name + together.status.message());
+    Expect(machine().launches == 2, name + "the schedule's copy and one launch");  // NOLINT
+
+    machine().resident_blocks = 1;
+    const Outcome refused = Descend(problem, device);
+    Expect(refused == together, name + "a refused cooperative launch gives the same bits");
+    Expect(machine().graph_launches == 2, name + "two graphs of 16 steps");
+    machine().resident_blocks = std::numeric_limits<unsigned>::max();
+
+    machine().graph_launches = 0;
+    device.cooperative_launch = false;
+    Expect(Descend(problem, device) == together, name + "no cooperative launch, the same bits");
+    Expect(machine().graph_launches == 2, name + "two graphs of 16 steps");
+
+    Problem few = problem;
+    few.data.x = few.x.data();
+    few.data.w = few.w.data();
+    few.data.y = few.y.data();
+    few.descent.num_steps = few.descent.num_rates = 5;
+    few.descent.rates = few.rates.data();
+    machine().graph_launches = 0;
+    const Outcome alone = Descend(few, device);
+    device.cooperative_launch = true;
+    Expect(Descend(few, device) == alone, name + "few steps, the same bits");
+    Expect(machine().graph_launches == 0, name + "no graph for a few steps");
+  }
+}
+
+// Steps over an X of nearly all the shared memory there is read it once.
+void TestResidentDescent() {
+  for (const bool bulk : {false, true}) {
+    for (const std::int64_t d : {3, 60, 300}) {
+      cuda::Device device = TestDevice();
+      device.bulk_copies = bulk;
+      constexpr double kPart = 0.94;  // of the shared memory; tiles, weights and sums take some
+      const auto n = static_cast<std::int64_t>(
+          kPart * static_cast<double>(device.multiprocessors * device.shared_per_block) /
+          static_cast<double>(4 * (d + 1)));
+      const Problem problem(n, d, 1, DType::kFloat32, 4);
+      machine().copied_bytes = 0;
+      const Outcome outcome = Descend(problem, device);
+      Expect(outcome.status.ok(), outcome.status.message());
+      const auto copied = static_cast<double>(machine().copied_bytes);
+      const double bytes = static_cast<double>(n) * static_cast<double>(d + 1) * 4;
+      // Neighbouring tiles share 16-byte units.
+      Expect(copied > 0.99 * bytes && copied < 1.01 * bytes,
+             "d=" + std::to_string(d) + ": copied " + std::to_string(copied / bytes) +
+                 " times the bytes of X and y");
+    }
+  }
+}
+
+// Runs `call` with the first, second, ... call of the runtime failing, until none is left to fail.
+void TestErrorsOf(const std::string& name, const std::function<Status()>& call) {
+  constexpr int kIllegalAddress = 700;
+  for (int i = 0;; ++i) {
+    machine().error = kIllegalAddress;
+    machine().calls_until_error = i;
+    const Status status = call();
+    const bool failed = machine().calls_until_error < 0;
+    machine().calls_until_error = -1;
+    if (!failed) {
+      Expect(status.ok(), name + ": " + status.message());
+      Expect(i > 0, name + ": calls of the runtime");
+      return;
+    }
+    const std::string& message = status.message();
+    Expect(status.code() == Status::Code::kInternal &&
+               message.find(" failed: cudaErrorEmulated (error 700): ") != std::string::npos,
+           name + ": the error of call " + std::to_string(i) + ": " + message);
+    Expect(message.find("launching") == 0 || message.find("asking for") == 0 ||
+               message.find("clearing") == 0 || message.find("record") != std::string::npos ||
+               message.find("making") == 0 || message.find("reading") == 0 ||
+               message.find("finding") == 0 || message.find("loading") == 0,
+           name + ": what failed: " + message);
+  }
+}
+
+void TestErrors() {
+  TestErrorsOf("the device", [] {
+    cuda::Device device;
+    return cuda::CurrentDevice(&device);
+  });
+  cuda::Device device = TestDevice();
+  struct Case {
+    std::int64_t n, d, steps;
+  };
+  // Of one block, of a grid, of a grid with graphs, in chunks.
+  for (const Case c : {Case{50, 3, 2}, {60, 2900, 2}, {17'000, 1, 32}, {2, 17'000, 1}}) {
+    const std::int64_t d = c.d;
+    const Problem problem(c.n, d, 1, DType::kFloat32, c.steps);
+    const std::string name = "d=" + std::to_string(d);
+    TestErrorsOf(name + " descent", [&] { return Descend(problem, device).status; });
+    cuda::Device other = device;
+    other.cooperative_launch = false;
+    TestErrorsOf(name + " descent in launches", [&] { return Descend(problem, other).status; });
+    std::vector<float> loss(1), grad(d + 1);
+    const std::int64_t bytes = cuda::WorkspaceBytes(problem.data, device);
+    std::vector<double> workspace(bytes / 8 + 1);
+    TestErrorsOf(name + " loss and gradient", [&] {
+      return cuda::ComputeLossGrad(problem.data, {loss.data(), false, grad.data()}, device, nullptr,
+                                   workspace.data(), bytes);
+    });
+  }
+  machine().error = cudaErrorInsufficientDriver;
+  machine().calls_until_error = 0;
+  const std::string message = cuda::CurrentDevice(&device).message();
+  Expect(message.find("needs driver r580 or newer") != std::string::npos, message);
+  machine().error = cudaErrorNoKernelImageForDevice;
+  machine().calls_until_error = 0;
+  const std::string image = cuda::CurrentDevice(&device).message();
+  Expect(image.find("LINREG_OPS_CUDA_ARCHITECTURES") != std::string::npos, image);
+}
+
+void TestBulkCopiesAreWhatTheCodeHas() {
+  Expect(TestDevice().bulk_copies, "bulk copies by code for sm_90");
+  machine().ptx_version = 80;
+  Expect(!TestDevice().bulk_copies, "none by code for sm_80 on a newer device");
+  machine().ptx_version = 90;
+}
+
+// Empty arrays of sizes whose products overflow: an error, or empty sums, but no crash.
+void TestHugeEmptyArrays() {
+  const cuda::Device device = TestDevice();
+  constexpr std::int64_t kHuge = std::int64_t{1} << 62;
+  for (const Shape& shape :
+       {Shape{0, kHuge, 0, false}, Shape{0, 0, kHuge, false}, Shape{kHuge, 0, 0, false},
+        Shape{0, kHuge, 0, true}, Shape{std::int64_t{1} << 47, 0, 0, false}}) {
+    for (const DType type : {DType::kFloat32, DType::kFloat64, DType::kBFloat16}) {
+      Data data;
+      data.shape = shape;
+      data.x_type = data.w_type = type;
+      double loss = -1;
+      const std::int64_t bytes = cuda::WorkspaceBytes(data, device);
+      Expect(bytes >= 0 && bytes < (1 << 20), "a workspace of " + std::to_string(bytes));
+      std::vector<double> workspace(bytes / 8 + 1);
+      const Status status = cuda::ComputeLossGrad(data, {&loss, false, nullptr}, device, nullptr,
+                                                  workspace.data(), bytes);
+      const bool refused =
+          status.code() == Status::Code::kInvalidArgument && status.message().find("sizes") == 0;
+      double zero = 0;
+      Expect(refused || (status.ok() && std::memcmp(&loss, &zero, SizeOf(type)) == 0),
+             "huge empty arrays: " + status.message());
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  TestWaysToDescend();
+  TestResidentDescent();
+  TestErrors();
+  TestBulkCopiesAreWhatTheCodeHas();
+  TestHugeEmptyArrays();
+  std::printf("%d failures\n", failures);
+  return failures != 0;
+}
