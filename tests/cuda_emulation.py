@@ -18,7 +18,11 @@ KERNELS = [
     ROOT / "csrc/kernels/l2_loss_grad.cc",
     ROOT / "tests/cpp/cuda_emulation/emulation.cc",
 ]
-MODULE = [ROOT / "csrc/python/cuda_arrays.cc", ROOT / "tests/cpp/cuda_emulation/module.cc"]
+MODULE = [
+    ROOT / "csrc/python/borrowed_array.cc",
+    ROOT / "csrc/python/cuda_arrays.cc",
+    ROOT / "tests/cpp/cuda_emulation/module.cc",
+]
 PROGRAMS = ["cuda_emulated_test", "cuda_calls_test"]
 
 

@@ -5,16 +5,15 @@
 #include "kernels/cpu/for_each_problem.h"
 #include "kernels/cpu/run_joined.h"
 #include "kernels/l2_loss_grad.h"
-#include "tensorflow/core/framework/cancellation.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/platform/threadpool.h"
 #include "tensorflow/core/util/work_sharder.h"
+#include "tf/op_kernels.h"
 #include "tf/problem.h"
 
 namespace linreg_ops {
 namespace {
 
-using tensorflow::OpKernel;
 using tensorflow::OpKernelConstruction;
 using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
@@ -50,150 +49,31 @@ absl::Status ForEachProblem(OpKernelContext* ctx, const Problem& problem,
   return allocated.ok() ? ToAbsl(status) : allocated;
 }
 
-class L2LossGradOp : public OpKernel {
+class CpuHost {
  public:
-  explicit L2LossGradOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("intercept", &intercept_));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("loss_per_target", &loss_per_target_));
+  explicit CpuHost(OpKernelConstruction*) {}
+
+  template <typename Output>
+  absl::Status LossGrad(OpKernelContext* ctx, const Problem& problem, const Output& output) {
+    return ForEachProblem(
+        ctx, problem, cpu::WorkspaceBytes,
+        [&](std::int64_t i, const cpu::Threads& threads, void* workspace, std::int64_t bytes) {
+          return cpu::ComputeLossGrad(problem.at(i), output(i), threads, workspace, bytes);
+        });
   }
 
-  void Compute(OpKernelContext* ctx) override {
-    const Tensor* sample_weight;
-    Problem problem;
-    OP_REQUIRES_OK(ctx, GetSampleWeight(ctx, &sample_weight));
-    OP_REQUIRES_OK(ctx, MakeProblem(ctx->input(0), ctx->input(1), &ctx->input(2), sample_weight,
-                                    intercept_, &problem));
-    TensorShape loss_shape = problem.batch_shape;
-    const bool rank_1 = problem.weight_shape.dims() == 1;
-    const std::int64_t k = problem.first.shape.k;
-    if (loss_per_target_ && !rank_1) loss_shape.AddDim(k);
-    Tensor* loss;
-    Tensor* grad;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, loss_shape, &loss));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, problem.weight_shape, &grad));
-    const std::int64_t losses = loss_per_target_ ? k : 1;
-    OP_REQUIRES_OK(
-        ctx,
-        ForEachProblem(
-            ctx, problem, cpu::WorkspaceBytes,
-            [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-              LossGrad out;
-              out.loss = problem.Offset(loss->data(), i, losses);
-              out.loss_per_target = loss_per_target_;
-              out.grad = problem.Offset(grad->data(), i, problem.first.shape.weight_rows() * k);
-              return cpu::ComputeLossGrad(problem.at(i), out, threads, scratch, bytes);
-            }));
+  template <typename Each>
+  absl::Status Descend(OpKernelContext* ctx, const Problem& problem, const Descent&,
+                       const Each& descent) {
+    return ForEachProblem(
+        ctx, problem, cpu::DescentWorkspaceBytes,
+        [&](std::int64_t i, const cpu::Threads& threads, void* workspace, std::int64_t bytes) {
+          return cpu::ComputeDescent(problem.at(i), descent(i), threads, workspace, bytes);
+        });
   }
-
- private:
-  bool intercept_;
-  bool loss_per_target_;
 };
 
-class HessianVectorProductOp : public OpKernel {
- public:
-  explicit HessianVectorProductOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("intercept", &intercept_));
-  }
-
-  void Compute(OpKernelContext* ctx) override {
-    const Tensor* sample_weight;
-    Problem problem;
-    OP_REQUIRES_OK(ctx, GetSampleWeight(ctx, &sample_weight));
-    OP_REQUIRES_OK(ctx, MakeProblem(ctx->input(0), ctx->input(1), nullptr, sample_weight,
-                                    intercept_, &problem));
-    Tensor* product;
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &product));
-    const std::int64_t size = problem.first.shape.weight_rows() * problem.first.shape.k;
-    OP_REQUIRES_OK(ctx, ForEachProblem(ctx, problem, cpu::WorkspaceBytes,
-                                       [&](std::int64_t i, const cpu::Threads& threads,
-                                           void* scratch, std::int64_t bytes) {
-                                         LossGrad out;
-                                         out.grad = problem.Offset(product->data(), i, size);
-                                         return cpu::ComputeLossGrad(problem.at(i), out, threads,
-                                                                     scratch, bytes);
-                                       }));
-  }
-
- private:
-  bool intercept_;
-};
-
-class SavedGradientOp : public OpKernel {
- public:
-  using OpKernel::OpKernel;
-  void Compute(OpKernelContext* ctx) override { ctx->set_output(0, ctx->input(1)); }
-  bool IsExpensive() override { return false; }
-};
-
-class GradientDescentOp : public OpKernel {
- public:
-  explicit GradientDescentOp(OpKernelConstruction* ctx) : OpKernel(ctx) {
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("intercept", &intercept_));
-  }
-
-  void Compute(OpKernelContext* ctx) override {
-    const Tensor* sample_weight;
-    Problem problem;
-    Descent descent;
-    OP_REQUIRES_OK(ctx, GetSampleWeight(ctx, &sample_weight));
-    OP_REQUIRES_OK(ctx, MakeProblem(ctx->input(0), ctx->input(1), &ctx->input(2), sample_weight,
-                                    intercept_, &problem));
-    OP_REQUIRES_OK(ctx, MakeDescent(ctx->input(3), ctx->input(4), ctx->input(5), &descent));
-    Tensor* w;
-    Tensor* losses;
-    TensorShape losses_shape = problem.batch_shape;
-    OP_REQUIRES_OK(ctx, losses_shape.AddDimWithStatus(descent.num_steps + 1));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &w));
-    OP_REQUIRES_OK(ctx, ctx->allocate_output(1, losses_shape, &losses));
-    if (tensorflow::CancellationManager* cancellation = ctx->cancellation_manager()) {
-      descent.cancelled_context = cancellation;
-      descent.cancelled = [](void* manager) {
-        return static_cast<tensorflow::CancellationManager*>(manager)->IsCancelled();
-      };
-    }
-    const std::int64_t size = problem.first.shape.weight_rows() * problem.first.shape.k;
-    OP_REQUIRES_OK(
-        ctx,
-        ForEachProblem(
-            ctx, problem, cpu::DescentWorkspaceBytes,
-            [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-              Descent one = descent;
-              one.w = problem.Offset(w->data(), i, size);
-              one.losses = problem.Offset(losses->data(), i, descent.num_steps + 1);
-              return cpu::ComputeDescent(problem.at(i), one, threads, scratch, bytes);
-            }));
-  }
-
- private:
-  bool intercept_;
-};
-
-#define REGISTER_CPU(Tx, Tw)                                  \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>L2LossGrad")           \
-                              .Device(tensorflow::DEVICE_CPU) \
-                              .TypeConstraint<Tx>("Tx")       \
-                              .TypeConstraint<Tw>("Tw"),      \
-                          L2LossGradOp);                      \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>HessianVectorProduct") \
-                              .Device(tensorflow::DEVICE_CPU) \
-                              .TypeConstraint<Tx>("Tx")       \
-                              .TypeConstraint<Tw>("Tw"),      \
-                          HessianVectorProductOp);            \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>GradientDescent")      \
-                              .Device(tensorflow::DEVICE_CPU) \
-                              .TypeConstraint<Tx>("Tx")       \
-                              .TypeConstraint<Tw>("Tw"),      \
-                          GradientDescentOp)
-
-REGISTER_CPU(float, float);
-REGISTER_CPU(double, double);
-REGISTER_CPU(Eigen::half, Eigen::half);
-REGISTER_CPU(Eigen::half, float);
-REGISTER_CPU(Eigen::bfloat16, Eigen::bfloat16);
-REGISTER_CPU(Eigen::bfloat16, float);
-REGISTER_KERNEL_BUILDER(Name("Linreg>SavedGradient").Device(tensorflow::DEVICE_CPU),
-                        SavedGradientOp);
+LINREG_OPS_REGISTER_ALL(tensorflow::DEVICE_CPU, CpuHost);
 
 }  // namespace
 }  // namespace linreg_ops

@@ -1,0 +1,68 @@
+#include "python/borrowed_array.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "python/device_array.h"
+#include "python/dlpack.h"
+
+namespace linreg_ops {
+
+std::string Describe(const std::vector<std::int64_t>& shape) {
+  return py::str(py::tuple(py::cast(shape)));
+}
+
+Borrowed Borrow(const py::object& array, const char* name, std::uintptr_t stream) {
+  if (py::isinstance<DeviceArray>(array)) {
+    const auto& own = array.cast<const DeviceArray&>();
+    own.MakeWait(static_cast<std::intptr_t>(stream));
+    return {array, own.type(), own.shape(), own.data(), own.device()};
+  }
+  if (!py::hasattr(array, "__dlpack__")) {
+    throw py::type_error(std::string(name) + " must be an array on a GPU that supports DLPack " +
+                         "(PyTorch, CuPy, JAX), got " + std::string(py::str(py::type::of(array))));
+  }
+  // Before the export: an array of host memory would not take a stream.
+  const auto device = array.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+  if (device.first != kDLCUDA) {
+    throw py::type_error(std::string(name) +
+                         " must be in the memory of an NVIDIA GPU, got DLPack " + "device type " +
+                         std::to_string(device.first));
+  }
+  // DLPack's name for the legacy default stream is 1.
+  const py::capsule capsule = array.attr("__dlpack__")(py::arg("stream") = stream ? stream : 1);
+  const auto* managed = capsule.get_pointer<DLManagedTensor>();
+  const DLTensor& tensor = managed->dl_tensor;
+  Borrowed result{capsule, DType::kFloat32, {}, nullptr, tensor.device.device_id};
+  result.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
+  const DLDataType type = tensor.dtype;
+  const bool one = type.lanes == 1;
+  if (one && type.code == kDLBfloat && type.bits == 16) {
+    result.type = DType::kBFloat16;
+  } else if (one && type.code == kDLFloat && type.bits == 16) {
+    result.type = DType::kFloat16;
+  } else if (one && type.code == kDLFloat && type.bits == 64) {
+    result.type = DType::kFloat64;
+  } else if (!one || type.code != kDLFloat || type.bits != 32) {
+    throw py::type_error(std::string(name) +
+                         " must be float32, float64, float16 or bfloat16, got " +
+                         "DLPack type code " + std::to_string(type.code) + " of " +
+                         std::to_string(type.bits) + " bits");
+  }
+  const auto& shape = result.shape;
+  const bool empty = std::count(shape.begin(), shape.end(), 0) > 0;
+  std::uint64_t expected = 1;  // wraps around for an array that is none: repeated by strides of 0
+  for (std::int32_t i = tensor.ndim; tensor.strides != nullptr && !empty && i-- > 0;) {
+    if (shape[i] != 1 && static_cast<std::uint64_t>(tensor.strides[i]) != expected) {
+      throw py::value_error(std::string(name) + " must be C-contiguous, got shape " +
+                            Describe(shape));
+    }
+    expected *= static_cast<std::uint64_t>(shape[i]);
+  }
+  result.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  return result;
+}
+
+}  // namespace linreg_ops
