@@ -3,6 +3,10 @@
 # NumPy, PyTorch and pytest; no TensorFlow. A short table comes last. Arguments go to gpu.py.
 #   ARCH=90-real SANITIZE=1 benchmarks/gpu_host.sh --quick
 set -euo pipefail
+if [ "${1:-}" = --help ]; then
+  sed -n 's/^# //p' "$0"
+  exit
+fi
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 build=${BUILD:-build/gpu_host}
@@ -19,10 +23,11 @@ export PYTHONPATH=$PWD
 failed=0
 "$python" -m pytest -q -p no:cacheprovider tests/test_cuda_kernels.py -k "gpu or torch" || failed=1
 if [ -n "${SANITIZE:-}" ]; then
+  command -v compute-sanitizer >/dev/null || echo "SANITIZE: there is no compute-sanitizer"
   for tool in memcheck racecheck initcheck; do
     echo "== compute-sanitizer --tool $tool"
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m pytest -q -p no:cacheprovider \
-      tests/test_cuda_kernels.py -k "gpu and (unaligned or many_blocks or (test_descent and not launches))" | tail -5 ||
+      tests/test_cuda_kernels.py -k "torch or gpu and (many_blocks or test_descent and not several)" | tail -5 ||
       failed=1
   done
 fi

@@ -71,6 +71,7 @@ class _Cuda:
         momentum: float = 0.0,
         stream: int = 0,
         bulk_copies: bool = True,
+        cooperative_launch: bool = True,
     ) -> tuple[DeviceArray, DeviceArray]: ...
 
 cuda: _Cuda

@@ -229,6 +229,29 @@ def test_descent(rng, native, n, d, k, schedule):
     np.testing.assert_allclose(to_numpy(losses, np.float64), want_losses.astype(float), 1e-12)
 
 
+@pytest.mark.parametrize(("n", "d", "k"), [(20_000, 1, None), (1500, 33, 3), (40, 2900, None)])
+def test_descent_without_cooperative_launches(rng, native, n, d, k):
+    """Passes and steps in launches of their own, most of them from a graph: the same bits."""
+    x, w, y, s = problem(rng, n, d, k, intercept=True, weights=True)
+    arrays = [to_device(native, a) for a in (x, w, y)]
+    rates = np.linspace(0.5, 0.1, 35) / n / d
+    results = [
+        native.gradient_descent(
+            *arrays,
+            rates,
+            len(rates),
+            intercept=True,
+            sample_weight=to_device(native, s),
+            momentum=0.5,
+            cooperative_launch=cooperative,
+        )
+        for cooperative in (True, False)
+    ]
+    for one, other in zip(*results, strict=True):
+        assert one.to_bytes() == other.to_bytes()
+        assert np.isfinite(to_numpy(one, np.float32)).all()
+
+
 @pytest.mark.parametrize(("x_type", "w_type"), DTYPES)
 def test_descent_keeps_the_iterates_wide(rng, native, x_type, w_type):
     """Steps too small for 16 bits add up; 300 of them take two launches and more than one set."""

@@ -106,7 +106,7 @@ py::tuple GradientDescent(
     const py::object& x, const py::object& w, const py::object& y,
     const py::array_t<double, py::array::c_style | py::array::forcecast>& learning_rate,
     std::int64_t num_steps, bool intercept, const py::object& sample_weight, double momentum,
-    std::uintptr_t stream, bool bulk_copies) {
+    std::uintptr_t stream, bool bulk_copies, bool cooperative_launch) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight, stream);
   if (learning_rate.ndim() > 1) {
     throw py::value_error("learning_rate must be a scalar or have num_steps entries");
@@ -116,7 +116,8 @@ py::tuple GradientDescent(
     throw py::value_error("num_steps must be between 0 and 2^40, got " + std::to_string(num_steps));
   }
   const DeviceGuard guard(p.device);
-  const cuda::Device device = CurrentDevice(bulk_copies);
+  cuda::Device device = CurrentDevice(bulk_copies);
+  device.cooperative_launch = device.cooperative_launch && cooperative_launch;
   Descent descent;
   descent.num_steps = num_steps;
   descent.rates = learning_rate.data();
@@ -211,7 +212,7 @@ void RegisterCuda(py::module_& module) {
         "stream"_a = 0, "bulk_copies"_a = true);
   m.def("gradient_descent", &GradientDescent, "x"_a, "w"_a, "y"_a, "learning_rate"_a, "num_steps"_a,
         py::kw_only(), "intercept"_a = false, "sample_weight"_a = py::none(), "momentum"_a = 0.0,
-        "stream"_a = 0, "bulk_copies"_a = true);
+        "stream"_a = 0, "bulk_copies"_a = true, "cooperative_launch"_a = true);
 }
 
 }  // namespace linreg_ops
