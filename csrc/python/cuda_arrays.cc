@@ -191,7 +191,9 @@ py::dict DeviceProperties() {
 void RegisterCuda(py::module_& module) {
   using namespace py::literals;
   py::module_ m = module.def_submodule("cuda", "The kernels on GPU arrays.");
-  py::class_<DeviceArray>(m, "DeviceArray", "A contiguous array on a GPU, for any DLPack consumer.")
+  // Local: the tests' emulation has another class of this name.
+  py::class_<DeviceArray>(m, "DeviceArray", py::module_local(),
+                          "A contiguous array on a GPU, for any DLPack consumer.")
       .def_property_readonly("shape",
                              [](const DeviceArray& a) { return py::tuple(py::cast(a.shape())); })
       .def_property_readonly("dtype", [](const DeviceArray& a) { return NameOf(a.type()); })
