@@ -4,9 +4,9 @@
 // plain kernels here.
 //
 // Chosen over clusters that share a row through distributed shared memory, by argument: neither has
-// been measured on a GPU. A chunk's second read costs L2 bandwidth, not DRAM's, as long as the chunk
-// stays there; the same code serves every architecture and any number of targets; and up to 16384
-// float32 columns a row fits one block anyway.
+// been measured on a GPU. A chunk's second read costs L2 bandwidth, not DRAM's, as long as the
+// chunk stays there; the same code serves every architecture and any number of targets; and up to
+// 16384 float32 columns a row fits one block anyway.
 #pragma once
 
 #include <cuda_runtime.h>
