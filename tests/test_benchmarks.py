@@ -106,10 +106,11 @@ def test_a_wrong_result_shows_in_the_error() -> None:
 
 
 def test_interleave_times_everyone() -> None:
+    """The quick more often than the slow."""
     times = interleave({"a": lambda: None}, {"b": lambda: 2.0}, seconds=0, rounds=3)
     assert times["b"] == Timing(2.0, 2.0, 2.0, 3)
     assert 0 < times["a"].median < 1
-    assert times["a"].samples == 3
+    assert times["a"].samples == 12
 
 
 @needs_compiler
