@@ -221,6 +221,7 @@ struct Inputs {
   // [rows, k] from row `first` on, transposed into out [k][stride].
   void (*transpose)(const void* base, std::int64_t first, std::int64_t rows, std::int64_t k, C* out,
                     std::int64_t stride);
+  int element_size;
 };
 
 // Transposes x [rows, D] into out [D][stride], zeros behind the last row up to a whole vector.
@@ -294,13 +295,16 @@ struct FewTargets {
         reinterpret_cast<double*>(workspace + plan.partials_offset) + task * plan.partial_stride;
     const std::int64_t begin = task * plan.slot_rows;
     const std::int64_t end = Min(begin + plan.slot_rows, p.n);
-    static constexpr Inputs<C> kInputs = {Column, TransposeTargets};
+    static constexpr Inputs<C> kInputs = {Column, TransposeTargets, sizeof(TY)};
     if (p.k == 1 && p.d > 0 && (p.d <= kNarrow || p.d <= Fused<T>::kMaxVectors * W)) {
       return Fused<T>::Rows(p, plan, workspace, kInputs, begin, end, partial);
     }
     if constexpr (kVectorUnit) {
-      if (p.k == 1 && p.d > 0 && p.d <= Rolling<T>::kMaxVectors * W) {
-        return Rolling<T>::Rows(p, plan, workspace, kInputs, begin, end, partial, worker);
+      if (p.k <= 4 && Rolling<T, 1>::Takes(p.d, p.k)) {
+        using Fn = decltype(&Rolling<T, 1>::Rows);
+        static constexpr Fn kTable[] = {Rolling<T, 1>::Rows, Rolling<T, 2>::Rows,
+                                        Rolling<T, 3>::Rows, Rolling<T, 4>::Rows};
+        return kTable[p.k - 1](p, plan, workspace, kInputs, begin, end, partial, worker);
       }
     }
     Tiled<T>::Rows(p, plan, workspace, kInputs, begin, end, partial, worker);

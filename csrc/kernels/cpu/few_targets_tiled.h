@@ -11,16 +11,14 @@
 template <class C>
 struct Tile {
   std::int64_t stride;
-  std::int64_t ahead;  // bytes of X
   C* dots;
   C* c;
   C* y;
   C* s;  // [stride]
   char* rest;
 
-  Tile(char* scratch, std::int64_t k, std::int64_t tile_rows, std::int64_t bytes)
+  Tile(char* scratch, std::int64_t k, std::int64_t tile_rows)
       : stride(RoundUp(tile_rows, 16)),
-        ahead(bytes),
         dots(reinterpret_cast<C*>(scratch)),
         c(dots + k * stride),
         y(c + k * stride),
@@ -40,7 +38,7 @@ struct Tiled {
   static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
                    std::int64_t begin, std::int64_t end, double* partial, int worker) {
     const Tile<C> tile(workspace + plan.scratch_offset + worker * plan.scratch_bytes, p.k,
-                       plan.tile_rows, plan.tile_rows * p.d * std::int64_t{sizeof(T)});
+                       plan.tile_rows);
     Totals totals[kFewTargets];
     double* grad = partial + RoundUp(2 * p.k, 8);
     const T* x = static_cast<const T*>(p.x);
@@ -49,7 +47,8 @@ struct Tiled {
     };
     if (p.d <= kNarrow) {
       const C* w = static_cast<const C*>(p.w) + (p.intercept ? p.k : 0);
-      TiledNarrow<T>::Rows(p, plan, x, w, begin, end, tile, grad, residuals);
+      const std::int64_t y_bytes = p.y == nullptr ? 0 : p.k * inputs.element_size;
+      TiledNarrow<T>::Rows(p, plan, x, w, begin, end, tile, y_bytes, grad, residuals);
     } else {
       const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
       TiledWide<T>::Rows(p, plan, x, w, begin, end, tile, grad, residuals);
@@ -89,9 +88,14 @@ struct Tiled {
                              V r = Add(Load(dots + i), b);
                              if (yi != nullptr) r = Sub(r, Load(yi));
                              if (valid < W) r = KeepFirst(r, valid);
-                             const V sr = si != nullptr ? Mul(Load(si), r) : r;
-                             AddResiduals(sr, r, local);
-                             Store(c + i, sr);
+                             if (si == nullptr) {
+                               AddResiduals(r, local);
+                               Store(c + i, r);
+                             } else {
+                               const V sr = Mul(Load(si), r);
+                               AddResiduals(sr, r, local);
+                               Store(c + i, sr);
+                             }
                            };
     std::int64_t i = 0;
     for (; i + W <= rows; i += W) group(i, At(y, i), At(s, i), W);
@@ -115,6 +119,15 @@ struct Tiled {
     sums.bias[0] = Add(sums.bias[0], low);
     sums.bias[1] = Add(sums.bias[1], high);
   }
+  // Of weight one: half the conversions.
+  [[gnu::always_inline]] static void AddResiduals(F32x16 r, Sums& sums) {
+    const F64x8 low = Low(r), high = High(r);
+    sums.loss[0] = Fma(low, low, sums.loss[0]);
+    sums.loss[1] = Fma(high, high, sums.loss[1]);
+    sums.bias[0] = Add(sums.bias[0], low);
+    sums.bias[1] = Add(sums.bias[1], high);
+  }
+  [[gnu::always_inline]] static void AddResiduals(F64x8 r, Sums& sums) { AddResiduals(r, r, sums); }
   [[gnu::always_inline]] static void AddResiduals(F64x8 sr, F64x8 r, Sums& sums) {
     sums.loss[0] = Fma(sr, r, sums.loss[0]);
     sums.bias[0] = Add(sums.bias[0], sr);

@@ -1,7 +1,7 @@
 // Tiles of rows of more than kNarrow columns. Included by few_targets_tiled.h.
 //
-// Each phase fetches half of the next tile, the dots its even rows and the gradient its odd ones,
-// so that memory is never idle while a tile is used for the second time.
+// Each phase fetches half of the next tile, so that memory is never idle while a tile is used for
+// the second time; line after line, whatever the order in which the phase uses this tile.
 
 template <class T>
 struct TiledWide {
@@ -23,7 +23,11 @@ struct TiledWide {
       const std::int64_t rows = Min(plan.tile_rows, end - row);
       DotsFor(p.k, x + row * p.d, p.d, rows, w, plan.padded_d, tile);
       residuals(row, rows);
-      if (p.grad == nullptr) continue;
+      if (p.grad == nullptr) {
+        const T* next = x + (row + rows) * p.d;
+        for (std::int64_t i = rows * p.d / 2; i < rows * p.d; i += W) Fetch<1>(next + i);
+        continue;
+      }
       GradFor(p.k, x + row * p.d, p.d, rows, plan.padded_d, tile, grad);
       unflushed += rows;
       if (unflushed >= kRowsPerFlush || row + rows == end) {
@@ -37,6 +41,12 @@ struct TiledWide {
   }
 
  private:
+  // Fetches N vectors at p.
+  template <int N>
+  [[gnu::always_inline]] static void Fetch(const T* p) {
+    PrefetchAhead<N * W * sizeof(T)>(p, 0);
+  }
+
   static void DotsFor(std::int64_t k, const T* x, std::int64_t d, std::int64_t rows, const C* w,
                       std::int64_t padded_d, const Tile<C>& tile) {
     using Fn = decltype(&DotsOf<1>);
@@ -60,10 +70,12 @@ struct TiledWide {
     }
     std::int64_t row = 0;
     for (; row + kRows <= rows; row += kRows) {
-      Dots<K, kRows>(x + row * d, d, w, padded_d, tile.dots + row, tile);
+      Dots<K, kRows>(x + row * d, d, x + rows * d + row * d / 2, w, padded_d, tile.dots + row,
+                     tile.stride);
     }
     for (; row < rows; ++row) {
-      Dots<K, 1>(x + row * d, d, w, padded_d, tile.dots + row, tile);
+      Dots<K, 1>(x + row * d, d, x + rows * d + row * d / 2, w, padded_d, tile.dots + row,
+                 tile.stride);
     }
   }
 
@@ -75,7 +87,8 @@ struct TiledWide {
                          std::int64_t padded_d, const Tile<C>& tile) {
     alignas(64) C columns[(kAcross * K + W) * W];
     for (std::int64_t row = 0; row < rows; row += W) {
-      TransposeRows(x + row * d, d, Min<std::int64_t>(rows - row, W), tile.ahead, columns);
+      TransposeRows(x + row * d, d, Min<std::int64_t>(rows - row, W), x + rows * d + row * d / 2,
+                    columns);
       V dot[K];
 #pragma GCC unroll 8
       for (int t = 0; t < K; ++t) dot[t] = Zero(V{});
@@ -92,7 +105,7 @@ struct TiledWide {
   // Lane i of columns[j] is x[i][j], positions of j as in the padded weights. From the last row on,
   // its copies.
   [[gnu::noinline]] static void TransposeRows(const T* x, std::int64_t d, std::int64_t rows,
-                                              std::int64_t ahead, C* columns) {
+                                              const T* next, C* columns) {
     const std::int64_t whole = d / W * W;
     const T* row[W];
     for (int i = 0; i < W; ++i) row[i] = x + Min<std::int64_t>(i, rows - 1) * d;
@@ -100,7 +113,7 @@ struct TiledWide {
       V v[W], column[W];
 #pragma GCC unroll 16
       for (int i = 0; i < W; ++i) {
-        if (i % 2 == 0) PrefetchAhead<W * sizeof(T)>(row[i] + j, ahead);
+        if (i % 2 == 0) Fetch<1>(next + (j + i) * W / 2);
         v[i] = load(row[i]);
       }
       Deinterleave<W>(v, column);
@@ -113,10 +126,11 @@ struct TiledWide {
     if (whole < d) block(whole, [&](const T* p) { return LoadTail(p, d); });
   }
 
-  // dots[t·tile.stride + i] = x[i]·w[t] for i < kRows. One target's rows are summed in two chains.
+  // dots[t·stride + i] = x[i]·w[t] for i < kRows. One target's rows are summed in two chains. Half
+  // as much is fetched from `next` on.
   template <int K, int kRows>
-  static void Dots(const T* x, std::int64_t d, const C* w, std::int64_t padded_d, C* dots,
-                   const Tile<C>& tile) {
+  static void Dots(const T* x, std::int64_t d, const T* next, const C* w, std::int64_t padded_d,
+                   C* dots, std::int64_t stride) {
     constexpr int kChains = K == 1 ? 2 : 1;
     constexpr int kSums = PowerOfTwo(K * kRows);
     const std::int64_t whole = d / W * W;
@@ -129,10 +143,7 @@ struct TiledWide {
       for (; j + kChains * W <= end; j += kChains * W) {
 #pragma GCC unroll 2
         for (int chain = 0; chain < kChains; ++chain) {
-#pragma GCC unroll 4
-          for (int i = 0; i < kRows; i += 2) {
-            PrefetchAhead<W * sizeof(T)>(x + i * d + j + chain * W, tile.ahead);
-          }
+          if constexpr (kRows > 1) Fetch<kRows / 2>(next + (j + chain * W) * (kRows / 2));
           AddDots<K, kRows>([&](int i) { return Load(x + i * d + j + chain * W); },
                             w + j + chain * W, padded_d, sum[chain]);
         }
@@ -153,7 +164,7 @@ struct TiledWide {
       for (int t = 0; t < K; ++t) {
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
-          C& dot = dots[t * tile.stride + i];
+          C& dot = dots[t * stride + i];
           dot = begin == 0 ? part[t * kRows + i] : dot + part[t * kRows + i];
         }
       }
@@ -186,52 +197,53 @@ struct TiledWide {
   static void GradOf(const T* x, std::int64_t d, std::int64_t rows, std::int64_t padded_d,
                      const Tile<C>& tile, C* grad) {
     constexpr int kMost = Min(8, kAccumulators / K > 0 ? kAccumulators / K : 1);
-    if (d <= W) {
-      // Few sums are split into chains of rows, which wait less for one another.
-      constexpr int kChains = K <= 2 ? 4 : K <= 4 ? 2 : 1;
-      const auto load = [&](std::int64_t i, int) {
-        if (i % 2 != 0) PrefetchAhead<W * sizeof(T)>(x + i * d, tile.ahead);
-        return LoadTail(x + i * d, d);
-      };
-      return Grad<K, 1, kChains>(load, rows, padded_d, tile, grad);
-    }
+    const T* next = x + rows * d + rows * d / 2;
+    const auto load_tail = [&](std::int64_t i, int) { return LoadTail(x + i * d, d); };
+    if (d <= W) return Grad<K, 1, Chains(K)>(load_tail, rows, next, padded_d, tile, grad);
     const std::int64_t whole = d / W;
-    const std::int64_t blocks = (whole + kMost - 1) / kMost;
+    // Whether there are chains must not depend on kMost, which is the instruction set's.
+    constexpr int kFew = 7 / K;
+    if (whole <= kFew) {
+      GradBlock<K, kFew, true>(static_cast<int>(whole), x, d, rows, next, padded_d, tile, grad);
+    }
+    const std::int64_t blocks = whole <= kFew ? 0 : (whole + kMost - 1) / kMost;
     std::int64_t v = 0;
     for (std::int64_t block = 0; block < blocks; ++block) {
       const std::int64_t end = whole * (block + 1) / blocks;
-      GradBlock<K, kMost>(static_cast<int>(end - v), x + v * W, d, rows, padded_d, tile,
-                          grad + v * W);
+      GradBlock<K, kMost, false>(static_cast<int>(end - v), x + v * W, d, rows,
+                                 next + v * W * rows / 2, padded_d, tile, grad + v * W);
       v = end;
     }
     if (whole * W < d) {
-      Grad<K, 1, 1>([&](std::int64_t i, int) { return LoadTail(x + i * d, d); }, rows, padded_d,
-                    tile, grad + whole * W);
+      Grad<K, 1, Chains(K)>(load_tail, rows, next + whole * W * rows / 2, padded_d, tile,
+                            grad + whole * W);
     }
   }
 
-  template <int K, int N>
-  static void GradBlock(int count, const T* x, std::int64_t d, std::int64_t rows,
+  // Few sums are split into chains of rows, which wait less for one another.
+  static constexpr int Chains(int sums) { return sums >= 8 ? 1 : sums >= 4 ? 2 : 4; }
+
+  template <int K, int N, bool kChained>
+  static void GradBlock(int count, const T* x, std::int64_t d, std::int64_t rows, const T* next,
                         std::int64_t padded_d, const Tile<C>& tile, C* grad) {
     if constexpr (N > 0) {
-      if (count < N) return GradBlock<K, N - 1>(count, x, d, rows, padded_d, tile, grad);
-      const auto load = [&](std::int64_t i, int v) {
-        const T* from = x + i * d + v * W;
-        if (i % 2 != 0) PrefetchAhead<W * sizeof(T)>(from, tile.ahead);
-        return Load(from);
-      };
-      Grad<K, N, 1>(load, rows, padded_d, tile, grad);
+      if (count < N)
+        return GradBlock<K, N - 1, kChained>(count, x, d, rows, next, padded_d, tile, grad);
+      const auto load = [&](std::int64_t i, int v) { return Load(x + i * d + v * W); };
+      Grad<K, N, kChained ? Chains(K * N) : 1>(load, rows, next, padded_d, tile, grad);
     }
   }
 
-  // grad[t][0 ... N·W) += Σᵢ c[t][i]·x[i][0 ... N·W), every sum in kChains.
+  // grad[t][0 ... N·W) += Σᵢ c[t][i]·x[i][0 ... N·W). Half as much as x has is fetched from `next`
+  // on.
   template <int K, int N, int kChains, class LoadX>
-  static void Grad(LoadX load, std::int64_t rows, std::int64_t padded_d, const Tile<C>& tile,
-                   C* grad) {
+  static void Grad(LoadX load, std::int64_t rows, const T* next, std::int64_t padded_d,
+                   const Tile<C>& tile, C* grad) {
     V sum[kChains][K][N];
 #pragma GCC unroll 32
     for (int i = 0; i < kChains * K * N; ++i) sum[i / (K * N)][i / N % K][i % N] = Zero(V{});
     const auto add = [&](std::int64_t i, int chain) __attribute__((always_inline)) {
+      if (i % 2 != 0) Fetch<N>(next + i / 2 * N * W);
       V row[N];
 #pragma GCC unroll 8
       for (int v = 0; v < N; ++v) row[v] = load(i, v);
