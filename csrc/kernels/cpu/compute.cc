@@ -157,6 +157,13 @@ struct DescentLoop {
   std::int64_t step = 0;
   bool cancelled = false;
 
+  // Not for the loss alone, which has the same bits as one evaluation then.
+  void Pack() {
+    if (descent.num_steps == 0) evaluation.plan.packed_offset = -1;
+    if (evaluation.plan.packed_offset < 0) return;
+    kernels.pack(evaluation.problem, evaluation.plan, evaluation.workspace);
+  }
+
   void Begin() {
     evaluation.stage = 0;
     evaluation.problem.grad = step < descent.num_steps ? grad : nullptr;
@@ -325,6 +332,7 @@ Status ComputeDescent(const Data& data, const Descent& descent, const Threads& t
       WriteLoss(*kernels, 0, descent.losses, t);
     }
   } else if (!loop.cancelled) {
+    loop.Pack();
     if (Parallel(layout.plan, threads)) {
       loop.RunTogether(threads);
     } else {

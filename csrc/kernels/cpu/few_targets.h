@@ -22,6 +22,10 @@ template <class I>
 constexpr I Min(I a, I b) {
   return a < b ? a : b;
 }
+template <class I>
+constexpr I Max(I a, I b) {
+  return a < b ? b : a;
+}
 
 template <class T>
 struct ComputeType {
@@ -101,11 +105,11 @@ template <int N, class V>
     column[0] = v[0];
   } else {
     V even[N / 2], odd[N / 2], even_columns[N / 2], odd_columns[N / 2];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < N / 2; ++i) Unzip(v[2 * i], v[2 * i + 1], even[i], odd[i]);
     Deinterleave<N / 2>(even, even_columns);
     Deinterleave<N / 2>(odd, odd_columns);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < N / 2; ++i) {
       column[2 * i] = even_columns[i];
       column[2 * i + 1] = odd_columns[i];
@@ -120,8 +124,14 @@ template <int D, class T, class V>
   constexpr int W = Lanes(static_cast<const Compute<T>*>(nullptr));
   constexpr int P = PowerOfTwo(D);
   V v[P];
-#pragma GCC unroll 8
-  for (int i = 0; i < P; ++i) v[i] = LoadRows<D, P>(x + i * (W / P) * D);
+#pragma GCC unroll 16
+  for (int i = 0; i < P; ++i) {
+    if constexpr (P == W) {
+      v[i] = Load(x + i * D);
+    } else {
+      v[i] = LoadRows<D, P>(x + i * (W / P) * D);
+    }
+  }
   Deinterleave<P>(v, column);
 }
 
@@ -296,7 +306,10 @@ struct FewTargets {
     const std::int64_t begin = task * plan.slot_rows;
     const std::int64_t end = Min(begin + plan.slot_rows, p.n);
     static constexpr Inputs<C> kInputs = {Column, TransposeTargets, sizeof(TY)};
-    if (p.k == 1 && p.d > 0 && (p.d <= kNarrow || p.d <= Fused<T>::kMaxVectors * W)) {
+    if (plan.packed_offset >= 0 && p.d <= Fused<C>::kMaxAcross) {
+      return Fused<C>::PackedRows(p, plan, workspace, kInputs, begin, end, partial);
+    }
+    if (p.k == 1 && p.d > 0 && p.d <= Max(Fused<T>::kMaxAcross, Fused<T>::kMaxVectors * W)) {
       return Fused<T>::Rows(p, plan, workspace, kInputs, begin, end, partial);
     }
     if constexpr (kVectorUnit) {
@@ -308,6 +321,17 @@ struct FewTargets {
       }
     }
     Tiled<T>::Rows(p, plan, workspace, kInputs, begin, end, partial, worker);
+  }
+
+  static void Pack(const Problem& p, const Plan& plan, char* workspace) {
+    C* out = reinterpret_cast<C*>(workspace + plan.packed_offset);
+    const T* x = static_cast<const T*>(p.x);
+    C row[W];
+    for (std::int64_t i = 0; i < RoundUp(p.n, W); ++i) {
+      C* const lane = out + i / W * W * p.d + i % W;
+      if (i < p.n) Widen<T>(x + i * p.d, row, p.d);
+      for (std::int64_t j = 0; j < p.d; ++j) lane[j * W] = i < p.n ? row[j] : C(0);
+    }
   }
 
  private:

@@ -1,7 +1,7 @@
 // One target, rows of up to kMaxVectors vectors: W rows at a time, from X to the gradient within
 // registers. Included by few_targets.h.
 //
-// Up to kNarrow columns, W rows are transposed in registers: a lane is a row and none is wasted on
+// Up to W columns, W rows are transposed in registers: a lane is a row and none is wasted on
 // padding. Wider rows are vectors along the row; the sums of the lanes of W rows are again one
 // vector with a lane for each row, so that the residuals are the same code.
 
@@ -11,27 +11,46 @@ struct Fused {
   using V = Vec<C>;
   static constexpr int W = Lanes(static_cast<const C*>(nullptr));
   static constexpr int kMaxVectors = kVectorUnit ? 8 : 0;
+  static constexpr int kMaxAcross = kVectorUnit ? W : kNarrow;
 
   static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
                    std::int64_t begin, std::int64_t end, double* partial) {
-    using RowsFn = decltype(&RowsOf<Across<1>>);
-    static constexpr RowsFn kAcross[] = {RowsOf<Across<1>>, RowsOf<Across<2>>, RowsOf<Across<3>>,
-                                         RowsOf<Across<4>>, RowsOf<Across<5>>, RowsOf<Across<6>>,
-                                         RowsOf<Across<7>>, RowsOf<Across<8>>};
-    if (p.d <= kNarrow) {
-      const C* w = static_cast<const C*>(p.w) + (p.intercept ? 1 : 0);
-      return kAcross[p.d - 1](p, w, inputs, begin, end, partial);
+    if (p.d <= kMaxAcross) {
+      return RowsAcross<false>(p, inputs, begin, end, partial,
+                               std::make_integer_sequence<int, kMaxAcross>{});
     }
     if constexpr (kVectorUnit) {
-      static constexpr RowsFn kAlong[] = {RowsOf<Along<1>>, RowsOf<Along<2>>, RowsOf<Along<3>>,
-                                          RowsOf<Along<4>>, RowsOf<Along<5>>, RowsOf<Along<6>>,
-                                          RowsOf<Along<7>>, RowsOf<Along<8>>};
+      static constexpr RowsFn kAlong[] = {RowsOf<Along<2>>, RowsOf<Along<3>>, RowsOf<Along<4>>,
+                                          RowsOf<Along<5>>, RowsOf<Along<6>>, RowsOf<Along<7>>,
+                                          RowsOf<Along<8>>};
       const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
-      kAlong[(p.d + W - 1) / W - 1](p, w, inputs, begin, end, partial);
+      kAlong[(p.d + W - 1) / W - 2](p, w, inputs, begin, end, partial);
     }
   }
 
+  // From the plan's copy of X.
+  static void PackedRows(const Problem& p, const Plan& plan, const char* workspace,
+                         const Inputs<C>& inputs, std::int64_t begin, std::int64_t end,
+                         double* partial) {
+    Problem packed = p;
+    packed.x = workspace + plan.packed_offset;
+    RowsAcross<true>(packed, inputs, begin, end, partial,
+                     std::make_integer_sequence<int, kMaxAcross>{});
+  }
+
  private:
+  using RowsFn = void (*)(const Problem& p, const C* w, const Inputs<C>& inputs, std::int64_t begin,
+                          std::int64_t end, double* partial);
+
+  template <bool kPacked, int... kColumn>
+  static void RowsAcross(const Problem& p, const Inputs<C>& inputs, std::int64_t begin,
+                         std::int64_t end, double* partial,
+                         std::integer_sequence<int, kColumn...>) {
+    static constexpr RowsFn kTable[] = {RowsOf<Across<kColumn + 1, kPacked>>...};
+    const C* w = static_cast<const C*>(p.w) + (p.intercept ? 1 : 0);
+    kTable[p.d - 1](p, w, inputs, begin, end, partial);
+  }
+
   // How far ahead X is fetched. 2 KiB ahead read 0.6-0.7 of what this reads; beyond, what is
   // fetched displaces what is in use.
   static constexpr int kAhead = 16384;
@@ -89,7 +108,7 @@ struct Fused {
       }
       target.y = y != nullptr ? y_tail : nullptr;
       target.s = s != nullptr ? s_tail : nullptr;
-      Layout::Block(x_tail, p.d, rows, w, target, lanes);
+      Layout::Block(Layout::kIsPacked ? x + whole * p.d : x_tail, p.d, rows, w, target, lanes);
       totals.Take(target.sums);
     }
     partial[0] = Value(totals.loss);
@@ -97,9 +116,10 @@ struct Fused {
     Layout::Finish(lanes, partial + 8);
   }
 
-  // A lane is a row, for D columns.
-  template <int D>
+  // A lane is a row, for D columns; kPacked: of transposed rows, with the same bits.
+  template <int D, bool kPacked = false>
   struct Across {
+    static constexpr bool kIsPacked = kPacked;
     static constexpr int kMaxColumns = D;
     static constexpr int kSums = D;
     static constexpr std::int64_t kFlush = 32 * W;
@@ -110,7 +130,7 @@ struct Fused {
                                         Target& outer, double* lanes) {
       Target target = outer;
       V weight[D], sum[kGroups][D];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int j = 0; j < D; ++j) weight[j] = Set(w[j]);
 #pragma GCC unroll 32
       for (int i = 0; i < kGroups * D; ++i) sum[i / D][i % D] = Zero(V{});
@@ -126,7 +146,7 @@ struct Fused {
       for (; i < rows; i += W) {
         Group(x + i * D, i, rows - i, weight, target, sum[0]);
       }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int j = 0; j < D; ++j) {
         V total = sum[0][j];
         if constexpr (kGroups == 2) total = Add(total, sum[1][j]);
@@ -140,29 +160,36 @@ struct Fused {
 
     [[gnu::always_inline]] static void Group(const T* x, std::int64_t i, std::int64_t valid,
                                              const V* weight, Target& target, V* sum) {
-      PrefetchAhead<D * W * sizeof(T)>(x, kAhead);
-      if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
       V column[PowerOfTwo(D)];
-      LoadColumns<D>(x, column);
+      if constexpr (kPacked) {
+#pragma GCC unroll 16
+        for (int j = 0; j < D; ++j) column[j] = Load(x + j * W);
+      } else {
+        PrefetchAhead<D * W * sizeof(T)>(x, kAhead);
+        if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
+        LoadColumns<D>(x, column);
+      }
       V dot = Mul(weight[0], column[0]);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int j = 1; j < D; ++j) dot = Fma(weight[j], column[j], dot);
       const V c = target.Residuals(dot, i, valid);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int j = 0; j < D; ++j) sum[j] = Fma(c, column[j], sum[j]);
     }
 
     static void Finish(const double* lanes, double* grad) {
-      for (int j = 0; j < D; ++j) {
-        grad[j] = SumLanes(static_cast<const C*>(nullptr), lanes + j * W);
+      constexpr int kPadded = D <= kNarrow ? kNarrow : static_cast<int>(RoundUp(D, W));
+      for (int j = 0; j < kPadded; ++j) {
+        const std::int64_t column = D <= kNarrow ? (j < D ? j : -1) : ColumnOf<W>(D, j);
+        grad[j] = column < 0 ? 0 : SumLanes(static_cast<const C*>(nullptr), lanes + column * W);
       }
-      for (int j = D; j < kNarrow; ++j) grad[j] = 0;
     }
   };
 
   // A lane is a column, for rows of N vectors, the last one possibly short.
   template <int N>
   struct Along {
+    static constexpr bool kIsPacked = false;
     static constexpr int kMaxColumns = N * W;
     static constexpr int kSums = N;
     static constexpr std::int64_t kFlush = kRowsPerFlush;
@@ -211,7 +238,6 @@ struct Fused {
 
     [[gnu::always_inline]] static V LoadVector(const T* row, std::int64_t d, int v) {
       if (v < N - 1) return Load(row + v * W);
-      if (d < W) return KeepFirst(Load(row), static_cast<int>(d));
       return LoadTail(row, d);
     }
 

@@ -56,6 +56,9 @@ struct Plan {
   std::int64_t partial_stride;
   std::int64_t scratch_offset;  // [workers][scratch_bytes]
   std::int64_t scratch_bytes;
+  // A descent on a small X reads a copy of it: C [rows / lanes][d][lanes], zeros behind the last
+  // row; −1: none.
+  std::int64_t packed_offset = -1;
 
   ManyTargetsPlan many;
 };
@@ -76,6 +79,8 @@ struct Kernels {
   Kernel many;                                                     // k > kFewTargets
   void (*widen)(const void* from, void* to, std::int64_t count);   // w_type -> C
   void (*narrow)(const void* from, void* to, std::int64_t count);  // C -> w_type
+  // Makes the copy of X that the plan asks for, before the first evaluation.
+  void (*pack)(const Problem&, const Plan&, char* workspace);
 };
 
 constexpr int kNumKernels = 6;

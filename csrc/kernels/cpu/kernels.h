@@ -8,7 +8,8 @@ constexpr Kernels KernelsOf(DType x_type, DType w_type) {
           {FewTargets<T, TY>::Prepare, FewTargets<T, TY>::Run},
           {ManyTargets<T, TY>::Prepare, ManyTargets<T, TY>::Run},
           Widen<TY>,
-          Narrow<TY>};
+          Narrow<TY>,
+          FewTargets<T, TY>::Pack};
 }
 
 constexpr KernelTable kTable = {
