@@ -17,10 +17,11 @@ from tensorflow.python.eager.polymorphic_function import polymorphic_function
 # of the types of the options that the profiler's own Python half sets; of a strategy's own input
 # pipeline; of float64 there; and of a step that spans workers, if something still holds its
 # rendezvous when it is cleaned up: about 1 in 200 calls of a stock loss by a parameter server, on
-# busy CPUs.
+# busy CPUs; and of a dataset that ends while tf.data still tunes it, seen on busy CPUs too.
 _ITS_OWN = (
     "OP_REQUIRES failed|expects an i value|GeneratorDatasetOp|Not handling type DT_DOUBLE"
     "|Local rendezvous is aborting with status: ABORTED: Cleanup"
+    "|Optimization loop failed: CANCELLED"
 )
 # The start of a warning of its C++: absl's, or the dated one of TensorFlow 2.19 and 2.20.
 _LOGGED = r"(?:W\d{4} \S+ +\d+ |\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: W )"

@@ -67,5 +67,6 @@ def test_what_stock_programs_hear_too_fails_no_test(start):
     aborting = f"{start}local_rendezvous.cc:412] Local rendezvous is aborting with status: "
     with no_tensorflow_warnings():
         os.write(2, f"{aborting}ABORTED: Cleanup -5965913440928078394\n".encode())
+        os.write(2, f"{start}root_dataset.cc:364] Optimization loop failed: CANCELLED\n".encode())
     with pytest.raises(AssertionError, match=r"Connection reset"), no_tensorflow_warnings():
         os.write(2, f"{aborting}UNAVAILABLE: Connection reset\n".encode())
