@@ -135,11 +135,14 @@ template <int D, class T, class V>
   Deinterleave<P>(v, column);
 }
 
-// Fetches the cache lines of kBytes bytes, `ahead` of p.
+// Fetches the cache lines of kBytes bytes, `ahead` of p, past the second-level cache: a pass has no
+// second use for them, but its caller has for what they would push out. With X beyond the caches,
+// an eager call of 6.5 ms takes 5.9, and one of a tf.function 6.4 rather than 7.1, as TensorFlow
+// finds its own code and data still there. X that fits into the third level stays there.
 template <int kBytes>
 [[gnu::always_inline]] inline void PrefetchAhead(const void* p, std::int64_t ahead) {
 #pragma GCC unroll 64
-  for (int i = 0; i < kBytes; i += 64) Prefetch(static_cast<const char*>(p) + ahead + i);
+  for (int i = 0; i < kBytes; i += 64) PrefetchOnce(static_cast<const char*>(p) + ahead + i);
 }
 
 // The column that position j of such a padded row stands for; −1: none.

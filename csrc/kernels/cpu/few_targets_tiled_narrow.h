@@ -67,7 +67,7 @@ struct TiledNarrow {
 
     // Row i is a multiple of W.
     [[gnu::always_inline]] void Fetch(std::int64_t i) const {
-      for (std::int64_t at = begin; at < end; at += 64) Prefetch(first + i * bytes + at);
+      for (std::int64_t at = begin; at < end; at += 64) PrefetchOnce(first + i * bytes + at);
     }
   };
 

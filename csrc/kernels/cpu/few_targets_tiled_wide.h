@@ -41,10 +41,14 @@ struct TiledWide {
   }
 
  private:
-  // Fetches N vectors at p.
+  // Fetches N vectors at p, into the second-level cache too: that is where a tile that is wider
+  // than the first finds them again.
   template <int N>
   [[gnu::always_inline]] static void Fetch(const T* p) {
-    PrefetchAhead<N * W * sizeof(T)>(p, 0);
+#pragma GCC unroll 64
+    for (int i = 0; i < N * W * static_cast<int>(sizeof(T)); i += 64) {
+      Prefetch(reinterpret_cast<const char*>(p) + i);
+    }
   }
 
   static void DotsFor(std::int64_t k, const T* x, std::int64_t d, std::int64_t rows, const C* w,

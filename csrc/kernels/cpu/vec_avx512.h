@@ -130,3 +130,7 @@ inline F64x8 LoadRows(const double* p) {
 [[gnu::always_inline]] inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
+// Of what is used once: leaves the second-level cache to others.
+[[gnu::always_inline]] inline void PrefetchOnce(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_NTA);
+}

@@ -199,3 +199,5 @@ inline F64x8 LoadRows(const double* p) {
 }
 
 [[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+// Of what is used once: leaves the second-level cache to others.
+[[gnu::always_inline]] inline void PrefetchOnce(const void* p) { __builtin_prefetch(p, 0, 0); }

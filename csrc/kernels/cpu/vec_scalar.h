@@ -117,3 +117,5 @@ inline F32x16 LoadRows(const T* p) {
 }
 
 [[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
+// Of what is used once: leaves the second-level cache to others.
+[[gnu::always_inline]] inline void PrefetchOnce(const void* p) { __builtin_prefetch(p, 0, 0); }
