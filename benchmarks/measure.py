@@ -8,10 +8,12 @@ import random
 import shlex
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 from .results import Timing
@@ -104,18 +106,26 @@ def timing(samples: list[float]) -> Timing:
     return Timing(median, q1, q3, len(samples))
 
 
-def settle(limit: float = 0.05) -> None:
+def settle(limit: float = 0.1) -> None:
     """Wait until this process's other threads sleep.
 
     Workers of OpenBLAS and OpenMP spin for up to 25 ms after a call, and would steal a core from
-    the next one timed.
+    the next one timed. The time they have used would not tell: it is booked once a tick, of 4 ms.
     """
     end = time.perf_counter() + limit
-    while time.perf_counter() < end:
-        busy = time.process_time()
-        time.sleep(0.5e-3)
-        if time.process_time() - busy < 0.1e-3:
-            return
+    while _others_run() and time.perf_counter() < end:
+        time.sleep(1e-3)
+
+
+def _others_run() -> bool:
+    """Whether another thread of this process runs, or would."""
+    own = str(threading.get_native_id())
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has ended
+            state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            if state == "R" and thread.name != own:
+                return True
+    return False
 
 
 def _once(call: Call) -> float:

@@ -190,22 +190,32 @@ def test_datasets_in_parallel():
 # kernel on several threads, what follows runs on the one that ended it, which knows no budget.
 THREAD_BUDGET = """
 import sys
+import time
 import tensorflow as tf
 import linreg_ops as lo
 from launches import closures_scheduled
 
+def most_closures(function, *args):
+    # Threads that have stayed since another pass need no closure.
+    counts = []
+    for _ in range(5):
+        time.sleep(0.01)
+        counts += closures_scheduled(function, *args)
+    assert len(counts) == 5, counts
+    return max(counts)
+
 tf.config.threading.set_intra_op_parallelism_threads(4)
-x, ws, y = tf.ones([2**18, 32]), tf.ones([2, 32]), tf.ones([2**18])
+x, w, y = tf.ones([2**18, 32]), tf.ones([32]), tf.ones([2**18])
 loss = tf.function(lambda w: lo.linear_l2_loss(x, w, y), jit_compile=sys.argv[1] == "xla")
-loss(ws[0])
-assert closures_scheduled(loss, ws[0]) == [3]
+loss(w)
+assert most_closures(loss, w) == 3
 for budget, closures in ((1, 0), (2, 1), (3, 2), (4, 3), (8, 3), (None, 0)):
     options = tf.data.Options()
     if budget is not None:  # if nothing is said, tf.data gives its calls one thread each
         options.threading.max_intra_op_parallelism = budget
-    pipeline = tf.data.Dataset.from_tensor_slices(ws).map(loss, num_parallel_calls=2)
-    counts = closures_scheduled(lambda: list(pipeline.with_options(options)))
-    assert counts == [closures] * 2, (budget, counts)
+    pipeline = tf.data.Dataset.from_tensors(w).map(loss, num_parallel_calls=2)
+    most = most_closures(lambda: list(pipeline.with_options(options)))
+    assert most == closures, (budget, most)
 """
 
 
@@ -214,7 +224,7 @@ def run_thread_budget(repository, how):
 
 
 def test_a_dataset_bounds_the_threads_of_its_calls(repository):
-    """Beside the caller, a pass has as many threads as it hands closures to."""
+    """Beside the caller, a pass that finds no thread awake has as many as it hands closures to."""
     run_thread_budget(repository, "op")
 
 

@@ -1,6 +1,5 @@
 #include "python/thread_pool.h"
 
-#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -11,23 +10,15 @@
 #include <system_error>
 #include <thread>
 
-#include "kernels/cpu/run_joined.h"
+#include "kernels/cpu/crew.h"
 
 namespace linreg_ops {
 namespace {
 
+// Its threads sleep until the process ends.
 class ThreadPool {
  public:
-  // The pool is never destroyed: its threads sleep until the process ends. After a fork the child
-  // gets a new one, as the parent's threads and the state of its lock are gone.
-  static ThreadPool& Get() {
-    static ThreadPool* pool = [] {
-      pthread_atfork(nullptr, nullptr, [] { Instance() = new ThreadPool; });
-      return Instance() = new ThreadPool;
-    }();
-    (void)pool;
-    return *Instance();
-  }
+  cpu::Crew crew;
 
   void Grow(int count) {
     std::lock_guard<std::mutex> lock(mu_);
@@ -49,11 +40,6 @@ class ThreadPool {
   }
 
  private:
-  static ThreadPool*& Instance() {
-    static ThreadPool* instance = nullptr;
-    return instance;
-  }
-
   void Work() {
     for (;;) {
       std::unique_lock<std::mutex> lock(mu_);
@@ -83,10 +69,9 @@ cpu::Threads PoolThreads(int count) {
   cpu::Threads threads;
   threads.count = std::max(1, count);
   threads.run = [](void*, int workers, void (*body)(void*), void* arg) {
-    ThreadPool& pool = ThreadPool::Get();
+    ThreadPool& pool = cpu::OneOfProcess<ThreadPool>();
     pool.Grow(workers - 1);
-    cpu::RunJoined([&pool](auto closure) { pool.Schedule(std::move(closure)); }, workers, body,
-                   arg);
+    pool.crew.Run([&pool](auto closure) { pool.Schedule(std::move(closure)); }, workers, body, arg);
   };
   return threads;
 }

@@ -1,13 +1,11 @@
 // The ops on the CPU: TensorFlow's threads, allocator and cancellation around the kernels.
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cpu/for_each_problem.h"
-#include "kernels/cpu/run_joined.h"
 #include "kernels/l2_loss_grad.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/platform/threadpool.h"
-#include "tensorflow/core/util/work_sharder.h"
+#include "tf/intra_op_threads.h"
 #include "tf/op_kernels.h"
 #include "tf/problem.h"
 
@@ -19,33 +17,19 @@ using tensorflow::OpKernelContext;
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-// The intra-op pool within the caller's budget, which tf.data lowers for its parallel calls.
-cpu::Threads IntraOpThreads(OpKernelContext* ctx) {
-  tensorflow::thread::ThreadPool* pool = ctx->device()->tensorflow_cpu_worker_threads()->workers;
-  cpu::Threads threads;
-  threads.count =
-      std::max(1, std::min(pool->NumThreads(), tensorflow::GetPerThreadMaxParallelism()));
-  threads.pool = pool;
-  threads.run = [](void* context, int workers, void (*body)(void*), void* arg) {
-    auto* target = static_cast<tensorflow::thread::ThreadPool*>(context);
-    cpu::RunJoined([target](auto closure) { target->Schedule(std::move(closure)); }, workers, body,
-                   arg);
-  };
-  return threads;
-}
-
 // Calls solve for every problem of the batch, with the op's threads and TensorFlow's allocator.
 template <typename WorkspaceBytes, typename Solve>
 absl::Status ForEachProblem(OpKernelContext* ctx, const Problem& problem,
                             const WorkspaceBytes& workspace_bytes, const Solve& solve) {
+  tensorflow::thread::ThreadPool* pool = ctx->device()->tensorflow_cpu_worker_threads()->workers;
   Tensor workspace;
   absl::Status allocated;
   const auto allocate = [&](std::int64_t bytes) -> void* {
     allocated = ctx->allocate_temp(tensorflow::DT_UINT8, TensorShape({bytes}), &workspace);
     return allocated.ok() ? workspace.data() : nullptr;
   };
-  const Status status =
-      cpu::ForEachProblem(problem, IntraOpThreads(ctx), workspace_bytes, allocate, solve);
+  const Status status = cpu::ForEachProblem(problem, IntraOpThreads(pool, pool->NumThreads()),
+                                            workspace_bytes, allocate, solve);
   return allocated.ok() ? ToAbsl(status) : allocated;
 }
 

@@ -1,6 +1,5 @@
 #include "tf/xla_custom_calls.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -8,9 +7,8 @@
 #include <utility>
 
 #include "kernels/cpu/for_each_problem.h"
-#include "kernels/cpu/run_joined.h"
 #include "kernels/l2_loss_grad.h"
-#include "tensorflow/core/util/work_sharder.h"
+#include "tf/intra_op_threads.h"
 #include "xla/ffi/api/c_api.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -95,21 +93,9 @@ Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
   return Validate(data);
 }
 
-// XLA's intra-op pool: TensorFlow's own, within the budget of this thread, which tf.data lowers
-// for its calls. After a kernel of the same program that XLA ran on several threads, this thread is
-// whichever ended it, and knows of no budget: the whole pool is used then, as XLA's kernels do.
-cpu::Threads PoolThreads(ffi::ThreadPool& pool) {
-  cpu::Threads threads;
-  const std::int64_t budget = tensorflow::GetPerThreadMaxParallelism();
-  threads.count = static_cast<int>(std::max<std::int64_t>(1, std::min(pool.num_threads(), budget)));
-  threads.pool = &pool;
-  threads.run = [](void* context, int workers, void (*body)(void*), void* arg) {
-    auto* target = static_cast<ffi::ThreadPool*>(context);
-    cpu::RunJoined([target](auto closure) { target->Schedule(std::move(closure)); }, workers, body,
-                   arg);
-  };
-  return threads;
-}
+// After a kernel of the same program that XLA ran on several threads, this thread is whichever
+// ended it, and knows of no budget: the whole pool is used then, as XLA's kernels do.
+cpu::Threads ThreadsOf(ffi::ThreadPool& pool) { return IntraOpThreads(&pool, pool.num_threads()); }
 
 // XLA's CPU runtime has no allocator for a handler to ask (ScratchAllocator fails there).
 class HeapWorkspace {
@@ -135,7 +121,7 @@ ffi::Error L2LossGrad(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBuffer 
   if (Status s = MakeBatch(x, w, &y, weights, intercept, &batch); !s.ok()) return ToFfi(s);
   const Shape& shape = batch.first.shape;
   return ToFfi(cpu::ForEachProblem(
-      batch, PoolThreads(pool), cpu::WorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         LossGrad out;
         out.loss = batch.Offset(loss->untyped_data(), i, loss_per_target ? shape.k : 1);
@@ -151,7 +137,7 @@ ffi::Error HessianVectorProduct(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer v,
   if (Status s = MakeBatch(x, v, nullptr, weights, intercept, &batch); !s.ok()) return ToFfi(s);
   const Shape& shape = batch.first.shape;
   return ToFfi(cpu::ForEachProblem(
-      batch, PoolThreads(pool), cpu::WorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         LossGrad out;
         out.grad = batch.Offset(product->untyped_data(), i, shape.weight_rows() * shape.k);
@@ -172,7 +158,7 @@ ffi::Error GradientDescent(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBu
   descent.num_rates = rates.dimensions().size() == 0 ? 1 : descent.num_steps;
   descent.momentum = *momentum.typed_data();
   return ToFfi(cpu::ForEachProblem(
-      batch, PoolThreads(pool), cpu::DescentWorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool), cpu::DescentWorkspaceBytes, HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         Descent one = descent;
         one.w = batch.Offset(new_w->untyped_data(), i, shape.weight_rows() * shape.k);

@@ -1,6 +1,7 @@
 // The kernels without Python, for sanitizers and other machines. Every variant, on arrays that end
 // (and begin) at an unmapped page, so with the least alignment too:
 //
+//     crew     how threads are called, in check_crew.cc
 //     shapes   against long double truth, over awkward shapes
 //     threads  larger problems, for any number of threads; also against truth
 //     edges    the same bits for every number of targets, and rows at the edges of tiles
@@ -9,7 +10,7 @@
 // Everywhere a result must have the same bits for any number of threads and, with FMA, on every
 // instruction set; "bits" hashes the results of "edges", to compare with another machine's.
 //
-//     check_kernels [quick] [shapes] [threads] [edges] [descent]    (all four if none is named)
+//     check_kernels [quick] [crew] [shapes] [threads] [edges] [descent]    (all if none is named)
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -28,6 +29,8 @@
 
 namespace lo = linreg_ops;
 using lo::DType;
+
+int CheckCrew();  // failures
 
 namespace {
 
@@ -489,9 +492,11 @@ int main(int argc, char** argv) {
       parts.emplace_back(argv[i]);
     }
   }
-  if (parts.empty()) parts = {"shapes", "threads", "edges", "descent"};
+  if (parts.empty()) parts = {"crew", "shapes", "threads", "edges", "descent"};
   for (const std::string& part : parts) {
-    if (part == "shapes") {
+    if (part == "crew") {
+      failures += CheckCrew();
+    } else if (part == "shapes") {
       CheckShapes(quick);
     } else if (part == "threads") {
       CheckThreads(quick);

@@ -141,7 +141,7 @@ void RunTogether(Evaluation& evaluation, const Threads& threads) {
     Evaluation& e = *static_cast<Evaluation*>(self);
     return ++e.stage == e.plan.stages ? 0 : TasksOf(e.plan, e.stage);
   };
-  Stages stages(work, evaluation.plan.tasks[0], evaluation.plan.workers);
+  Stages stages(work, evaluation.plan.tasks[0]);
   threads.run(threads.pool, evaluation.plan.workers, Stages::Body, &stages);
 }
 
@@ -238,7 +238,7 @@ struct DescentLoop {
       }
       return TasksOf(e.plan, e.stage);
     };
-    Stages stages(work, evaluation.plan.tasks[0], evaluation.plan.workers);
+    Stages stages(work, evaluation.plan.tasks[0]);
     threads.run(threads.pool, evaluation.plan.workers, Stages::Body, &stages);
   }
 };

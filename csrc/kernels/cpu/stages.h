@@ -9,9 +9,7 @@
 #include <sched.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
-#include <thread>
 
 namespace linreg_ops {
 namespace cpu {
@@ -27,8 +25,7 @@ class Stages {
     int (*next)(void* self);
   };
 
-  Stages(const Work& work, int first_tasks, int workers)
-      : work_(work), expected_(workers), claims_(Pack(0, 0, first_tasks)) {}
+  Stages(const Work& work, int first_tasks) : work_(work), claims_(Pack(0, 0, first_tasks)) {}
 
   // A body for Threads::run.
   static void Body(void* self) { static_cast<Stages*>(self)->Participate(); }
@@ -56,23 +53,7 @@ class Stages {
       if (!claims_.compare_exchange_weak(word, claimed, std::memory_order_acquire)) continue;
       work_.run(work_.self, static_cast<int>(from_back ? back - 1 : front), worker);
       Finish(word >> 32);
-      MakeWayForTheLate(worker);
       word = claims_.load(std::memory_order_acquire);
-    }
-  }
-
-  // A thread that was woken may stand in the queue of the very processor that its waker keeps busy,
-  // for as long as a time slice of 3 ms, while another processor has become idle since. Whoever
-  // sleeps for a moment lets it start and is then placed anew, where there is room. Once, and only
-  // after what the wakening of a processor itself can take, which sleeping would but lengthen: at
-  // 150 us, passes of 0.2 ms took up to twice as long.
-  void MakeWayForTheLate(int worker) {
-    if (worker != 0 || made_way_) return;
-    if (workers_.load(std::memory_order_relaxed) >= expected_) {
-      made_way_ = true;
-    } else if (std::chrono::steady_clock::now() - start_ > std::chrono::microseconds(500)) {
-      made_way_ = true;
-      std::this_thread::sleep_for(std::chrono::nanoseconds(1));
     }
   }
 
@@ -103,9 +84,6 @@ class Stages {
   }
 
   const Work work_;
-  const int expected_;  // bodies, if all of them start
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  bool made_way_ = false;  // worker 0's
   alignas(64) std::atomic<std::uint64_t> claims_;
   alignas(64) std::atomic<std::int32_t> unfinished_{
       static_cast<std::int32_t>(claims_.load(std::memory_order_relaxed) & 0xffff)};
