@@ -1,44 +1,61 @@
 """The CUDA kernels against their peers on one GPU: `python benchmarks/gpu.py [--quick] [--out F]`.
 
 Needs NumPy and PyTorch, and this package built with CUDA; JAX and TensorFlow take part where they
-are installed with GPU support. Every figure is the median of interleaved repeats timed with CUDA
-events, on inputs that together exceed the L2 cache several times; the device's own copy and read
-bandwidths are measured in the same run. Correctness first: each result is compared with float64.
-Writes JSON, and prints a short table last.
+are installed with GPU support. Every figure is the median of interleaved repeats on the host's
+clock: single passes several at a time, so that the host enqueues one while the GPU works on another
+(20 µs of a call's own would be a tenth of such a pass), whole trainings one at a time, from the
+call to the end of the wait. The passes' inputs exceed the L2 cache several times; the device's own
+copy and read bandwidths are measured in the same run. Correctness first: each result is compared
+with float64. Prints each row and adds it to the JSON at once; a row that fails says why.
 """
 
 import argparse
+import gc
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+# Else JAX and TensorFlow take most of the GPU's memory when they start.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import torch
 
 from linreg_ops import kernels
 
 GIB = 1 << 30
-Call = Callable[[], Any]
+PASSES = 8  # of a sample
+Call = Callable[[], Any]  # may return something with a method that waits for it
 
 
-def milliseconds(calls: dict[str, Call], repeats: int) -> dict[str, float]:
-    """Median time of each, taken in turns so that clocks and neighbours affect all alike."""
+def wait(result: Any) -> None:
+    """For everything on the GPU; JAX may not even have enqueued its work yet."""
+    if hasattr(result, "block_until_ready"):
+        result.block_until_ready()
+    torch.cuda.synchronize()
+
+
+def milliseconds(calls: dict[str, Call], repeats: int, at_once: int) -> dict[str, float]:
+    """Median time of a call, taken in turns so that clocks and neighbours affect all alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(3):
-            call()
+            wait(call())
     for _ in range(repeats):
         for name, call in calls.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            torch.cuda.synchronize()
-            times[name].append(start.elapsed_time(end))
-    return {name: statistics.median(t) for name, t in times.items()}
+            start = time.perf_counter()
+            for _ in range(at_once):
+                result = call()
+            wait(result)
+            times[name].append((time.perf_counter() - start) / at_once)
+            del result
+    return {name: 1e3 * statistics.median(t) for name, t in times.items()}
 
 
 def bandwidths(repeats: int) -> dict[str, float]:
@@ -50,7 +67,7 @@ def bandwidths(repeats: int) -> dict[str, float]:
         "max": lambda: source.max(),
         "norm": lambda: torch.linalg.vector_norm(source),
     }
-    times = milliseconds({"copy": lambda: target.copy_(source), **reads}, repeats)
+    times = milliseconds({"copy": lambda: target.copy_(source), **reads}, repeats, PASSES)
     bytes_of_x = source.numel() * 4
     return {
         "copy": 2 * bytes_of_x / times["copy"] / 1e6,
@@ -73,6 +90,7 @@ def jax_two_pass(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> Call | No
 
     if jax.default_backend() != "gpu":
         return None
+    jax.config.update("jax_enable_x64", True)  # else float64 becomes float32
     from jax import numpy as jnp
 
     def step(x: Any, w: Any, y: Any) -> Any:
@@ -81,7 +99,7 @@ def jax_two_pass(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> Call | No
 
     arrays = [jnp.from_dlpack(a) for a in (x, w, y)]
     jitted = jax.jit(step)
-    return lambda: jax.block_until_ready(jitted(*arrays))
+    return lambda: jitted(*arrays)[1]
 
 
 def tensorflow_two_pass(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> dict[str, Call]:
@@ -93,6 +111,8 @@ def tensorflow_two_pass(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> di
         return {}
     import linreg_ops as lo
 
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # as for the others
+
     arrays = [
         tf.experimental.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(a)) for a in (x, w, y)
     ]
@@ -102,13 +122,9 @@ def tensorflow_two_pass(x: torch.Tensor, w: torch.Tensor, y: torch.Tensor) -> di
         return tf.nn.l2_loss(r), tf.matmul(x, r, transpose_a=True)
 
     graph = tf.function(stock)
-
-    def waited(call: Call) -> Call:
-        return lambda: tf.nest.map_structure(lambda t: t.numpy(), call())
-
     return {
-        "tensorflow": waited(lambda: graph(*arrays)),
-        "our op": waited(lambda: lo.linear_l2_loss_and_grad(*arrays)),
+        "tensorflow": lambda: graph(*arrays),
+        "our op": lambda: lo.linear_l2_loss_and_grad(*arrays),
     }
 
 
@@ -123,13 +139,15 @@ def single_pass(n: int, d: int, k: int, dtype: torch.dtype, repeats: int) -> dic
     calls: dict[str, Call] = {
         "ours": lambda: kernels.cuda.loss_and_grad(x, w, y),
         "pytorch": lambda: two_pass(x, w, y),
-        "torch.compile": (lambda compiled: lambda: compiled(x, w, y))(torch.compile(two_pass)),
     }
+    # After eight shapes of one function PyTorch would go on without compiling, and say nothing.
+    torch.compiler.reset()
+    compiled = torch.compile(two_pass, dynamic=False)
     try:
-        calls["torch.compile"]()
+        compiled(x, w, y)
+        calls["torch.compile"] = lambda: compiled(x, w, y)
     except Exception as error:  # an image without Triton or a compiler
-        print(f"torch.compile does not work here: {type(error).__name__}")
-        del calls["torch.compile"]
+        print(f"torch.compile does not work here: {type(error).__name__}", flush=True)
     if jax_call := jax_two_pass(x, w, y):
         calls["jax"] = jax_call
     calls.update(tensorflow_two_pass(x, w, y))
@@ -140,7 +158,7 @@ def single_pass(n: int, d: int, k: int, dtype: torch.dtype, repeats: int) -> dic
     again = kernels.cuda.loss_and_grad(x, w, y)
     assert torch.equal(again[0], loss)
     assert torch.equal(again[1], grad)
-    times = milliseconds(calls, repeats)
+    times = milliseconds(calls, repeats, PASSES)
     bytes_of_x = x.numel() * x.element_size()
     peers = [t for name, t in times.items() if name not in ("ours", "our op")]
     return {
@@ -185,6 +203,7 @@ def descent(n: int, d: int, steps: int, repeats: int) -> dict[str, Any]:
             "pytorch graph": graph.replay,
         },
         repeats,
+        at_once=1,
     )
     peers = [t for name, t in times.items() if name != "ours"]
     return {
@@ -199,9 +218,34 @@ def descent(n: int, d: int, steps: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def rows(measure: Callable[..., dict[str, Any]], shapes: Sequence[Any], repeats: int) -> Any:
+    """Of each shape, or what went wrong: the others' figures are worth having without it."""
+    for shape in shapes:
+        try:
+            yield measure(*shape, repeats)
+        except Exception as error:
+            yield {"shape": [str(size) for size in shape], "error": f"{error!r}"}
+        # The next inputs need this memory, in whichever library's allocator.
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def describe(row: dict[str, Any], best: float) -> str:
+    if "error" in row:
+        return f"{', '.join(row['shape'])}: {row['error']}"
+    sizes = f"n={row['n']} d={row['d']} "
+    speed = f"{row['gb_per_s']:.0f} GB/s, {row['speedup']:.2f} x the best peer"
+    times = ", ".join(f"{name} {1e3 * ms:.1f}" for name, ms in row["ms"].items())
+    if "steps" in row:
+        sizes += f"{row['steps']} steps: {row['us_per_step']:.2f} us a step, {speed}, "
+        return f"{sizes}error of w {row['w_error']:.1e}; us: {times}"
+    sizes += f"k={row['k']} {row['dtype']}: {row['gb_per_s'] / best:.2f} of the read, {speed}, "
+    return f"{sizes}error of the gradient {row['grad_error']:.1e}; us: {times}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few sizes, about a minute")
+    parser.add_argument("--quick", action="store_true", help="a few sizes, some minutes")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
     options = parser.parse_args()
     if not kernels.cuda.available():
@@ -220,6 +264,7 @@ def main() -> None:
     shapes += [(size // 4 // d, d, k, torch.float32) for k in many for d in (16, 256)]
     loops = [(50, 2, 50), (1000, 10, 200), (20_000, 50, 50), (100_000, 60, 50), (400_000, 100, 20)]
     measured = bandwidths(repeats)
+    tables: dict[str, list[dict[str, Any]]] = {"descent": [], "single_pass": []}
     result = {
         "gpu": torch.cuda.get_device_name(),
         "driver": subprocess.run(
@@ -230,25 +275,18 @@ def main() -> None:
         "torch": torch.__version__,
         "device": kernels.cuda.device_properties(),
         "bandwidth_gb_per_s": measured,
-        "single_pass": [single_pass(*shape, repeats) for shape in shapes],
-        "descent": [descent(*shape, repeats) for shape in loops],
+        **tables,
     }
+    print(
+        f"{result['gpu']}: copy {measured['copy']:.0f}, read {measured['read']:.0f} GB/s",
+        flush=True,
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    best = max([measured["read"], *(row["gb_per_s"] for row in result["single_pass"])])
-    print(f"{result['gpu']}: copy {measured['copy']:.0f}, read {measured['read']:.0f} GB/s")
-    print("      n      d   k  dtype      GB/s  of best  x best peer  grad error")
-    for row in result["single_pass"]:
-        print(
-            f"{row['n']:>9} {row['d']:>5} {row['k']:>3}  {row['dtype']:8} {row['gb_per_s']:>6.0f}"
-            f"  {row['gb_per_s'] / best:7.2f}  {row['speedup']:11.2f}  {row['grad_error']:.1e}"
-        )
-    print("      n      d  steps  us a step  GB/s  x best peer  error of w")
-    for row in result["descent"]:
-        print(
-            f"{row['n']:>9} {row['d']:>5}  {row['steps']:>5}  {row['us_per_step']:9.2f}"
-            f" {row['gb_per_s']:>5.0f}  {row['speedup']:11.2f}  {row['w_error']:.1e}"
-        )
+    for name, measure, sizes in (("descent", descent, loops), ("single_pass", single_pass, shapes)):
+        for row in rows(measure, sizes, repeats):
+            tables[name].append(row)
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
+            print(describe(row, measured["read"]), flush=True)
 
 
 if __name__ == "__main__":
