@@ -125,6 +125,9 @@ struct Fused {
     static constexpr std::int64_t kFlush = 32 * W;
     // Groups of W rows summed side by side, to hide the latency of an add.
     static constexpr int kGroups = D <= 1 ? 4 : D <= 3 ? 2 : 1;
+    // Sums of a row, for the same reason: a step over 1000 packed rows takes 0.47 us rather than
+    // 0.56 with 10 columns. The transposition of 13 to 15 leaves no register for a second.
+    static constexpr int kDots = D >= 4 && (D <= 12 || D == W) ? 2 : 1;
 
     [[gnu::noinline]] static void Block(const T* x, std::int64_t, std::int64_t rows, const C* w,
                                         Target& outer, double* lanes) {
@@ -169,10 +172,13 @@ struct Fused {
         if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
         LoadColumns<D>(x, column);
       }
-      V dot = Mul(weight[0], column[0]);
+      V dot[kDots];
 #pragma GCC unroll 16
-      for (int j = 1; j < D; ++j) dot = Fma(weight[j], column[j], dot);
-      const V c = target.Residuals(dot, i, valid);
+      for (int j = 0; j < D; ++j) {
+        V& part = dot[j % kDots];
+        part = j < kDots ? Mul(weight[j], column[j]) : Fma(weight[j], column[j], part);
+      }
+      const V c = target.Residuals(kDots == 2 ? Add(dot[0], dot[1]) : dot[0], i, valid);
 #pragma GCC unroll 16
       for (int j = 0; j < D; ++j) sum[j] = Fma(c, column[j], sum[j]);
     }
