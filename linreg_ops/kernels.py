@@ -11,7 +11,8 @@ Beside its outputs a call allocates O(d k) for each of the parts that the rows a
 256 of them however many the rows are, and for each thread; never an array of n k. Sizes are 64-bit.
 A row wider than the caches is read twice, for its residual and for its share of the gradient, the
 second time from the cache or memory that it fits in. Rows are what threads share for up to eight
-targets: where there are only a few, threads stay idle.
+targets: where there are only a few, threads stay idle. A thread that has done its share stays awake
+for 100 µs: to be woken for the next call would take it as long.
 
 `kernels.cuda` has the same on arrays in a GPU's memory.
 """
