@@ -291,6 +291,7 @@ struct FewTargets {
     if (p.d <= kNarrow) return;
     const C* w = static_cast<const C*>(p.w) + (p.intercept ? p.k : 0);
     C* out = reinterpret_cast<C*>(workspace + plan.weights_offset);
+    if (p.k > 4) return DotsOfEight<T>::PackWeights(w, p.d, p.k, out);
     const std::int64_t whole = p.d / W * W;
     for (std::int64_t t = 0; t < p.k; ++t, out += plan.padded_d) {
       for (std::int64_t j = 0; j < whole; ++j) out[j] = w[j * p.k + t];

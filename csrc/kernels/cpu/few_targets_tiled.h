@@ -5,7 +5,7 @@
 // second-level cache comes from the third.
 //
 // Up to kNarrow columns, the tile is transposed once and vectorised across rows; wider rows are
-// vectorised along the row.
+// vectorised along the row, but the dots of five to eight targets across the targets.
 
 // The buffers of one tile in a worker's scratch: [k][stride] each.
 template <class C>
@@ -26,6 +26,7 @@ struct Tile {
         rest(reinterpret_cast<char*>(s + stride)) {}
 };
 
+#include "kernels/cpu/few_targets_tiled_eight.h"
 #include "kernels/cpu/few_targets_tiled_narrow.h"
 #include "kernels/cpu/few_targets_tiled_wide.h"
 

@@ -53,9 +53,11 @@ struct TiledWide {
 
   static void DotsFor(std::int64_t k, const T* x, std::int64_t d, std::int64_t rows, const C* w,
                       std::int64_t padded_d, const Tile<C>& tile) {
+    if (k > 4) {
+      return DotsOfEight<T>::Rows(x, d, rows, x + rows * d, w, k, tile.dots, tile.stride);
+    }
     using Fn = decltype(&DotsOf<1>);
-    static constexpr Fn kTable[] = {DotsOf<1>, DotsOf<2>, DotsOf<3>, DotsOf<4>,
-                                    DotsOf<5>, DotsOf<6>, DotsOf<7>, DotsOf<8>};
+    static constexpr Fn kTable[] = {DotsOf<1>, DotsOf<2>, DotsOf<3>, DotsOf<4>};
     kTable[k - 1](x, d, rows, w, padded_d, tile);
   }
 

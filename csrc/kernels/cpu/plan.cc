@@ -38,13 +38,13 @@ std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b;
 // A tile is read twice and its second use must hit the first-level cache, or the second where
 // that would leave too few rows to share the loads of w and of the gradient. Many targets are bound
 // by arithmetic and want long sums in registers: 8 targets of 256 features ran at 0.44 of the
-// peak in tiles of 8 rows and at 0.60 in tiles of 124.
+// peak in tiles of 8 rows and at 0.60 in tiles of 124. 16 rows are the lanes of a vector of dots.
 std::int64_t TileRows(std::int64_t row_bytes, std::int64_t d, std::int64_t k) {
   // As many rows as their columns, dots and residuals leave room for beside the next tile: with 512
   // four targets of two features took 1.7 times as long.
   if (d <= kNarrow) return k <= 4 ? 256 : 128;
   if (k > 4) {
-    return std::clamp<std::int64_t>(kSecondLevelCache / 2 / row_bytes / 8 * 8, 8, 128);
+    return std::clamp<std::int64_t>(kSecondLevelCache / 2 / row_bytes / 16 * 16, 16, 128);
   }
   const std::int64_t in_first = kFirstLevelCache / row_bytes;
   const std::int64_t in_second = kSecondLevelCache / row_bytes;
@@ -102,7 +102,7 @@ Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads,
     bytes += RoundUp(size, 64);
     return offset;
   };
-  plan.weights_offset = reserve(d <= kNarrow ? 0 : k * plan.padded_d * c_size);
+  plan.weights_offset = reserve(d <= kNarrow ? 0 : (k > 4 ? 8 : k) * plan.padded_d * c_size);
   plan.partial_stride = RoundUp(2 * k, 8) + k * plan.padded_d;
   plan.partials_offset = reserve(slots * plan.partial_stride * 8);
   const std::int64_t tile = RoundUp(plan.tile_rows, 16);

@@ -35,6 +35,19 @@ inline F64x8 Load(const double* p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd
 inline F32x16 Load(const Half* p) { return {EightFrom(p), EightFrom(p + 8)}; }
 inline F32x16 Load(const BFloat16* p) { return {EightFrom(p), EightFrom(p + 8)}; }
 
+inline F32x16 SetPair(const float* p) {
+  double both;
+  __builtin_memcpy(&both, p, 8);
+  const __m256 v = _mm256_castpd_ps(_mm256_set1_pd(both));
+  return {v, v};
+}
+template <class T>
+inline F32x16 SetPair(const T* p) {
+  const T pairs[8] = {p[0], p[1], p[0], p[1], p[0], p[1], p[0], p[1]};
+  const __m256 v = EightFrom(pairs);
+  return {v, v};
+}
+
 // Masks whose lanes are all ones where lane number + offset < m.
 inline __m256i Below32(int m, int offset) {
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -29,6 +29,21 @@ inline F64x8 Load(const double* p) { return {_mm512_loadu_pd(p)}; }
 inline F32x16 Load(const Half* p) { return {FromHalf(Bits16(p))}; }
 inline F32x16 Load(const BFloat16* p) { return {FromBFloat16(Bits16(p))}; }
 
+// p[0] in the even lanes, p[1] in the odd ones.
+inline F32x16 SetPair(const float* p) {
+  double both;
+  __builtin_memcpy(&both, p, 8);
+  return {_mm512_castpd_ps(_mm512_set1_pd(both))};
+}
+template <class T>
+inline __m256i Pairs16(const T* p) {
+  int both;
+  __builtin_memcpy(&both, p, 4);
+  return _mm256_set1_epi32(both);
+}
+inline F32x16 SetPair(const Half* p) { return {FromHalf(Pairs16(p))}; }
+inline F32x16 SetPair(const BFloat16* p) { return {FromBFloat16(Pairs16(p))}; }
+
 // Lanes 0 ... m−1 from p, zeros after; reads nothing beyond p + m.
 inline F32x16 LoadFirst(const float* p, int m) {
   return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << m) - 1), p)};

@@ -49,6 +49,13 @@ inline auto LoadFirst(const T* p, int m) {
   return Load(buffer);
 }
 
+template <class T>
+inline F32x16 SetPair(const T* p) {
+  const T pairs[4] = {p[0], p[1], p[0], p[1]};
+  const float32x4_t v = FourFrom(pairs);
+  return {{v, v, v, v}};
+}
+
 inline uint32x4_t Below32(int m, int offset) {
   static const std::int32_t kLane[4] = {0, 1, 2, 3};
   return vcltq_s32(vld1q_s32(kLane), vdupq_n_s32(m - offset));

@@ -42,6 +42,10 @@ template <class T>
 inline F32x16 Load(const T* p) {
   return Each<float, 16>([=](int i) { return ToFloat(p[i]); });
 }
+template <class T>
+inline F32x16 SetPair(const T* p) {
+  return Each<float, 16>([=](int i) { return ToFloat(p[i % 2]); });
+}
 inline F64x8 LoadFirst(const double* p, int m) {
   return Each<double, 8>([=](int i) { return i < m ? p[i] : 0; });
 }
