@@ -2,7 +2,7 @@
 //
 // A chunk of rows (chunk_rows) is multiplied by W into residuals R that stay in the cache, and R by
 // the same rows of X into the gradient. Every element of R is a sum over parts of `depth` features,
-// every element of a chunk's gradient one over its rows, and these go into doubles; n×k is never
+// every element of the gradient one over some 250 rows, and these go into doubles; n×k is never
 // stored. What is computed where:
 //
 // - Slots: few features times targets and many rows. One task takes a slot of rows through both
@@ -20,7 +20,7 @@ struct ManyTargets {
   using V = Vec<C>;
   static constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
   static constexpr int W = kPanel<C>;
-  using RunTile = Tiles<C, TY>;
+  using RunTile = Tiles<C>;
 
   static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
     if (!p.intercept) return;
@@ -104,12 +104,10 @@ struct ManyTargets {
     const std::int64_t parts = CeilDiv(d, m.depth) > 0 ? CeilDiv(d, m.depth) : 1;
     for (std::int64_t part = 0; part < parts; ++part) {
       const std::int64_t from = part * m.depth;
-      ResidualTiles<C, TY> q;
+      ResidualTiles<C> q;
       q.depth = Min(m.depth, d - from);
       q.first = part == 0;
-      q.last = part == parts - 1;
       q.x_stride = m.x_stride;
-      q.y_stride = k;
       for (std::int64_t panel = first; panel < end; ++panel) {
         auto&& feed = feed_of(part, panel);
         const bool packed = panel >= m.packed_from;
@@ -117,13 +115,10 @@ struct ManyTargets {
         const C* w = packed ? At<C>(m.weights_offset) + (panel - m.packed_from) * d * W
                             : Weights() + panel * W;
         const int vectors = Width(panel) > kLanes ? 2 : 1;
+        C* const panel_r = r + (panel - first) * r_stride;
         for (int v = 0; v < vectors; v += kTileVectors) {
-          const std::int64_t column = panel * W + v * kLanes;
+          const int tile_vectors = Min(vectors - v, kTileVectors);
           q.w = w + from * q.w_stride + v * kLanes;
-          q.bias = p.intercept ? At<C>(m.bias_offset) + column : nullptr;
-          q.loss = sums + column;
-          q.bias_grad = sums + panels * W + column;
-          q.y_columns = Width(panel) - v * kLanes;
           const std::int64_t tiles = CeilDiv(rows, kTileRows);
           // Tiles of two sizes at most, so that none is so small as to wait for its own chains.
           std::int64_t done = 0;
@@ -132,14 +127,26 @@ struct ManyTargets {
             q.tiles = large ? rows % tiles : tiles - rows % tiles;
             if (q.tiles == 0) continue;
             q.x = x + done * q.x_stride + from;
-            q.r = r + (panel - first) * r_stride + done * W + v * kLanes;
-            q.y =
-                p.y == nullptr ? nullptr : static_cast<const TY*>(p.y) + (row + done) * k + column;
-            q.s = s == nullptr ? nullptr : s + done;
+            q.r = panel_r + done * W + v * kLanes;
             q.ahead = feed.Take(q.tiles * q.depth);
-            RunTile::RunResidual(static_cast<int>(height), Min(vectors - v, kTileVectors), q);
+            RunTile::RunResidual(static_cast<int>(height), tile_vectors, q);
             done += q.tiles * height;
           }
+        }
+        if (part < parts - 1) continue;
+        for (int v = 0; v < vectors; ++v) {
+          const std::int64_t column = panel * W + v * kLanes;
+          FinishResiduals<C, TY> f;
+          f.rows = rows;
+          f.r = panel_r + v * kLanes;
+          f.bias = p.intercept ? At<C>(m.bias_offset) + column : nullptr;
+          f.y = p.y == nullptr ? nullptr : static_cast<const TY*>(p.y) + row * k + column;
+          f.y_stride = k;
+          f.y_columns = Width(panel) - v * kLanes;
+          f.s = s;
+          f.loss = sums + column;
+          f.bias_grad = sums + panels * W + column;
+          f.Run();
         }
       }
     }

@@ -11,7 +11,8 @@ constexpr std::int64_t kManyTargetsGroup = 8;  // panels of R that a slot's work
 struct ManyTargetsPlan {
   bool slots;                // the rows in slots rather than in rounds: see many_targets.h
   std::int64_t span_rows;    // rows of a slot, or of a round
-  std::int64_t chunk_rows;   // rows of one chain of sums of the gradient
+  std::int64_t chunk_rows;   // rows between the two uses of which X stays in the cache
+  std::int64_t flush_rows;   // slots: rows of one chain of sums of the gradient, in whole chunks
   std::int64_t depth;        // features of one chain of sums of a residual
   std::int64_t packed_from;  // the first panel of W that is packed
 

@@ -76,7 +76,7 @@ void RoundGradient(std::int64_t round, int task) const {
 void PanelGradient(std::int64_t round, std::int64_t panel, std::int64_t begin, std::int64_t end,
                    bool more, double* grad) const {
   const std::int64_t rows = RoundRows(round);
-  if (rows == 0) {
+  if (round == 0) {
     for (std::int64_t i = 0; i < (end - begin) * W; ++i) grad[i] = 0;
   }
   const int vectors = Width(panel) > kLanes ? 2 : 1;
@@ -91,9 +91,10 @@ void PanelGradient(std::int64_t round, std::int64_t panel, std::int64_t begin, s
   GradientTile<C> q;
   q.a_stride = m.x_stride;
   q.b_stride = W;
+  q.sums = nullptr;
+  q.begins = true;
   for (std::int64_t row = 0; row < rows; row += m.chunk_rows) {
     q.steps = Min(m.chunk_rows, rows - row);
-    q.add = round > 0 || row > 0;
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       const std::int64_t j = (end - begin) * tile / tiles;
       const std::int64_t height = (end - begin) * (tile + 1) / tiles - j;

@@ -5,11 +5,13 @@
 struct SlotScratch {
   C* residuals;  // [kGroup][chunk_rows][W]
   C* s;          // [chunk_rows]
+  C* sums;       // of the gradient: as the slot's
   C* x;          // [chunk_rows][x_stride]
   SlotScratch(const ManyTargetsPlan& m, char* scratch)
       : residuals(reinterpret_cast<C*>(scratch)),
         s(residuals + kManyTargetsGroup * m.chunk_rows * W),
-        x(s + RoundUp(m.chunk_rows, kLanes)) {}
+        sums(s + RoundUp(m.chunk_rows, kLanes)),
+        x(sums + m.slot_stride) {}
 };
 
 // What the next chunk will read.
@@ -18,8 +20,9 @@ Feed FeedOf(std::int64_t row, std::int64_t rows) const {
   const std::int64_t next_rows = Min(m.chunk_rows, n - next);
   const std::int64_t vectors = CeilDiv(k, kLanes), x_vectors = CeilDiv(d, kLanes);
   const std::int64_t residual_steps = CeilDiv(rows, kTileRows) * CeilDiv(vectors, kTileVectors) * d;
+  const std::int64_t tiles = k / W * CeilDiv(W, kTileRows) + CeilDiv(k % W, kTileRows);
   const std::int64_t gradient_steps =
-      CeilDiv(k, kTileRows) * CeilDiv(x_vectors, kTileVectors) * rows;
+      p.grad == nullptr ? 0 : tiles * CeilDiv(x_vectors, kTileVectors) * rows;
   const std::int64_t y_size = p.y == nullptr ? 0 : sizeof(TY);
   return {static_cast<const T*>(p.x) + next * d,
           next_rows * d * static_cast<std::int64_t>(sizeof(T)),
@@ -33,6 +36,8 @@ void Slot(int slot) const {
   for (std::int64_t t = 0; t < 2 * panels * W; ++t) sums[t] = 0;
   const SlotScratch buffers(m, scratch);
   const std::int64_t begin = slot * m.span_rows, end = Min(begin + m.span_rows, n);
+  for (std::int64_t i = 0; p.grad != nullptr && i < m.slot_stride; ++i) grad[i] = 0;
+  std::int64_t summed = 0;  // rows whose gradient is in the sums
   for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
     const std::int64_t rows = Min(m.chunk_rows, end - row);
     const C* s = SampleWeights(row, rows, buffers.s);
@@ -43,21 +48,23 @@ void Slot(int slot) const {
     } else {
       x = reinterpret_cast<const C*>(static_cast<const T*>(p.x) + row * d);
     }
+    const bool enough = summed + rows >= m.flush_rows || row + rows == end;
     Feed feed = FeedOf(row, rows);
     for (std::int64_t first = 0; first < panels; first += kManyTargetsGroup) {
       const std::int64_t last = Min<std::int64_t>(first + kManyTargetsGroup, panels);
       Residuals(row, rows, x, first, last, s, buffers.residuals, m.chunk_rows * W, sums,
                 [&](std::int64_t, std::int64_t) -> Feed& { return feed; });
       if (p.grad == nullptr) continue;
-      ChunkGradient(x, rows, first, last, buffers.residuals, row > begin, grad, feed);
+      ChunkGradient(x, rows, first, last, buffers, summed == 0, enough ? grad : nullptr, feed);
     }
+    summed = enough ? 0 : summed + rows;
   }
 }
 
 // The gradient's transpose: [panels of d][k][W]. Vectors run along the features, so that no lane is
 // idle whatever k is. The last vector of a row may overlap the one before, to end with the row.
 void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64_t last,
-                   const C* residuals, bool add, double* grad, Feed& feed) const {
+                   const SlotScratch& buffers, bool begins, double* grad, Feed& feed) const {
   const std::int64_t x_vectors = CeilDiv(d, kLanes);
   const std::int64_t last_start = Copied() ? (x_vectors - 1) * kLanes : d - kLanes;
   for (std::int64_t v = 0; v < x_vectors; v += kTileVectors) {
@@ -69,14 +76,16 @@ void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64
       for (int tile = 0; tile < tiles; ++tile) {
         const int j = width * tile / tiles, height = width * (tile + 1) / tiles - j;
         GradientTile<C> q;
-        q.a = residuals + (panel - first) * m.chunk_rows * W + j;
+        q.a = buffers.residuals + (panel - first) * m.chunk_rows * W + j;
         q.a_stride = W;
         q.b = x + start;
         q.b_stride = m.x_stride;
         q.b_last = Min((v + vectors - 1) * kLanes, last_start) - start;
         q.steps = rows;
-        q.grad = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
-        q.add = add;
+        const std::int64_t at = (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
+        q.sums = buffers.sums + at;
+        q.begins = begins;
+        q.grad = grad == nullptr ? nullptr : grad + at;
         q.ahead = feed.Take(rows);
         RunTile::RunGradient(height, vectors, q);
       }
