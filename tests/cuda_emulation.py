@@ -1,5 +1,6 @@
 """Builds tests/cpp/cuda_emulation/: the CUDA kernels compiled as plain C++, once per change."""
 
+import functools
 import hashlib
 import importlib.util
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -87,4 +89,15 @@ def build(cache: Path) -> Emulation:
     for name, program in zip(PROGRAMS, programs, strict=True):
         run(compiler, *kernels, program, "-o", folder / name)
     run(compiler, "-shared", *kernels, *binding, "-o", module)
+    return result
+
+
+@functools.cache
+def load(module: Path) -> ModuleType:
+    """The emulation's Python module."""
+    spec = importlib.util.spec_from_file_location("_cuda_emulated", module)
+    assert spec is not None
+    assert spec.loader is not None
+    result = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(result)
     return result

@@ -1,13 +1,12 @@
 """The CUDA kernels: on a GPU where there is one, and everywhere in an emulation on the CPU."""
 
-import importlib.util
 import os
 import subprocess
 
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_emulation import build
+from cuda_emulation import build, load
 from oracles import assert_within, problem, truth
 
 from linreg_ops import _kernels, kernels
@@ -64,11 +63,7 @@ def native(request):
         if not kernels.cuda.available():
             pytest.skip(NO_GPU)
         return _kernels.cuda
-    path = request.getfixturevalue("emulation").module
-    spec = importlib.util.spec_from_file_location("_cuda_emulated", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.cuda
+    return load(request.getfixturevalue("emulation").module).cuda
 
 
 def is_emulated(native):

@@ -46,10 +46,10 @@ Borrowed Borrow(const py::object& array, const char* name, std::uintptr_t stream
   } else if (one && type.code == kDLFloat && type.bits == 64) {
     result.type = DType::kFloat64;
   } else if (!one || type.code != kDLFloat || type.bits != 32) {
-    throw py::type_error(std::string(name) +
-                         " must be float32, float64, float16 or bfloat16, got " +
-                         "DLPack type code " + std::to_string(type.code) + " of " +
-                         std::to_string(type.bits) + " bits");
+    throw py::type_error(
+        std::string(name) + " must be float32, float64, float16 or bfloat16, got " +
+        "DLPack type code " + std::to_string(type.code) + " of " + std::to_string(type.bits) +
+        " bits and " + std::to_string(type.lanes) + " lanes");
   }
   const auto& shape = result.shape;
   const bool empty = std::count(shape.begin(), shape.end(), 0) > 0;

@@ -161,9 +161,10 @@ DeviceArray FromHost(const py::buffer& bytes, const std::string& dtype,
   throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " + dtype);
 }
 
-// Waits for the stream: errors of earlier work on it show here.
+// Waits for the stream, and for the one that writes the array: errors of earlier work show here.
 py::bytes ToHost(const DeviceArray& array, std::uintptr_t stream) {
   const DeviceGuard guard(array.device());
+  array.MakeWait(static_cast<std::intptr_t>(stream));
   std::string bytes(array.bytes(), '\0');
   Check(cudaStreamSynchronize(ToStream(stream)), "waiting for the stream");
   if (!bytes.empty()) {

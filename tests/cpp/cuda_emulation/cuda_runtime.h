@@ -110,7 +110,9 @@ struct Machine {
   std::size_t copied_bytes = 0;        // by asynchronous copies
   unsigned resident_blocks = 1 << 20;  // of a cooperative launch, at most
   int ptx_version = 90;
-  int calls_until_error = -1;  // of the runtime; negative: none fails
+  std::map<const void*, int> shared_limit;        // of the kernels that asked for one
+  std::function<void()> after_asking_for_shared;  // what another thread does just then
+  int calls_until_error = -1;                     // of the runtime; negative: none fails
   int error = 0;
   std::vector<std::pair<const char*, const char*>> arrays;  // registered, for bounds
 };
@@ -179,11 +181,20 @@ inline bool Fails() {
 
 }  // namespace cuda_emulation
 
-// Work in order, to be done later: a stream that records, or a graph.
-struct CUstream_st {
-  bool recording = false;
-  std::vector<std::function<void()>> work;
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInsufficientDriver = 35,
+  cudaErrorNoKernelImageForDevice = 209,
+  cudaErrorCooperativeLaunchTooLarge = 720,
+  cudaErrorNotSupported = 801,
 };
+
+// Calls that may be made to fail begin with this.
+#define CUDA_EMULATION_MAY_FAIL \
+  if (cuda_emulation::Fails()) return static_cast<cudaError_t>(cuda_emulation::machine().error)
+
+#include "streams_and_memory.h"
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the fiber that runs
 
@@ -211,15 +222,6 @@ inline unsigned atomicAdd(unsigned* p, unsigned value) {
   return old;
 }
 
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorInsufficientDriver = 35,
-  cudaErrorNoKernelImageForDevice = 209,
-  cudaErrorCooperativeLaunchTooLarge = 720,
-  cudaErrorNotSupported = 801,
-};
-using cudaStream_t = struct CUstream_st*;
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrComputeCapabilityMajor,
@@ -229,7 +231,6 @@ enum cudaDeviceAttr {
   cudaDevAttrReservedSharedMemoryPerBlock,
   cudaDevAttrL2CacheSize,
   cudaDevAttrCooperativeLaunch,
-  cudaDevAttrMemoryPoolsSupported,
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaLaunchAttributeID { cudaLaunchAttributeCooperative };
@@ -246,10 +247,6 @@ struct cudaLaunchConfig_t {
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
-
-// Calls that may be made to fail begin with this.
-#define CUDA_EMULATION_MAY_FAIL \
-  if (cuda_emulation::Fails()) return static_cast<cudaError_t>(cuda_emulation::machine().error)
 
 inline const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "an error of the emulation"; }
@@ -297,42 +294,14 @@ inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*
   attributes->ptxVersion = cuda_emulation::machine().ptx_version;
   return cudaSuccess;
 }
-inline cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
   CUDA_EMULATION_MAY_FAIL;
-  return bytes <= 232448 ? cudaSuccess : cudaErrorInvalidValue;
-}
-inline cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t) {
-  CUDA_EMULATION_MAY_FAIL;
-  std::memset(p, value, bytes);
+  if (bytes > 232448) return cudaErrorInvalidValue;
+  cuda_emulation::machine().shared_limit[kernel] = bytes;
+  const auto meanwhile = std::exchange(cuda_emulation::machine().after_asking_for_shared, {});
+  if (meanwhile) meanwhile();
   return cudaSuccess;
 }
-
-using cudaEvent_t = void*;
-inline constexpr unsigned cudaEventDisableTiming = 2;
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned) { return cudaSuccess; }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
-                                   cudaStream_t) {
-  std::memcpy(to, from, bytes);
-  return cudaSuccess;
-}
-// Full of NaN, for a kernel that reads what nobody wrote.
-inline cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t) {
-  *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  std::memset(*p, 0xff, bytes);
-  return cudaSuccess;
-}
-inline cudaError_t cudaFree(void* p) {
-  std::free(p);
-  return cudaSuccess;
-}
-inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return cudaFree(p); }
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
@@ -344,6 +313,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (cooperative && config->gridDim.x > machine.resident_blocks) {
     return cudaErrorCooperativeLaunchTooLarge;
   }
+  constexpr std::size_t kWithoutOptIn = 48 << 10;
+  const auto limit = machine.shared_limit.find(reinterpret_cast<const void*>(kernel));
+  if (config->dynamicSmemBytes > (limit == machine.shared_limit.end()
+                                      ? kWithoutOptIn
+                                      : static_cast<std::size_t>(limit->second))) {
+    return cudaErrorInvalidValue;
+  }
   const auto launch = [config = *config, cooperative, kernel,
                        copies = std::tuple<Parameters...>(arguments...)] {
     auto& machine = cuda_emulation::machine();
@@ -354,55 +330,6 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     ++machine.launches;
     cuda_emulation::RunGrid(cooperative);
   };
-  if (config->stream != nullptr && config->stream->recording) {
-    config->stream->work.push_back(launch);
-  } else {
-    launch();
-  }
+  cuda_emulation::Enqueue(config->stream, launch);
   return cudaSuccess;
 }
-
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
-inline constexpr unsigned cudaStreamNonBlocking = 1;
-using cudaGraph_t = CUstream_st*;
-using cudaGraphExec_t = CUstream_st*;
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  CUDA_EMULATION_MAY_FAIL;
-  *stream = new CUstream_st;
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  const bool recording = stream != nullptr && stream->recording;
-  *status = recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  CUDA_EMULATION_MAY_FAIL;
-  stream->recording = true;
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  CUDA_EMULATION_MAY_FAIL;
-  stream->recording = false;
-  *graph = new CUstream_st{false, std::move(stream->work)};
-  return cudaSuccess;
-}
-inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
-                                        unsigned long long) {
-  CUDA_EMULATION_MAY_FAIL;
-  *exec = new CUstream_st(*graph);
-  return cudaSuccess;
-}
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
-  CUDA_EMULATION_MAY_FAIL;
-  ++cuda_emulation::machine().graph_launches;
-  for (const auto& launch : graph->work) launch();
-  return cudaSuccess;
-}
-inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return cudaStreamDestroy(graph); }
-inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return cudaStreamDestroy(graph); }

@@ -1,0 +1,158 @@
+"""GPU arrays around the kernels' calls: streams, memory and DLPack, in the emulation on the CPU.
+
+Its streams work when somebody waits for them, and its memory is given out again as soon as it is
+given back: an order that nobody asked for shows as a wrong number.
+"""
+
+import ctypes
+
+import numpy as np
+import pytest
+from cuda_emulation import build, load
+from oracles import assert_within, problem, truth
+
+
+@pytest.fixture(scope="module")
+def emulated(request):
+    return load(build(request.config.cache.mkdir("cuda_emulation")).module)
+
+
+def to_device(emulated, a):
+    a = np.ascontiguousarray(a)
+    return emulated.cuda.from_bytes(a.reshape(-1).view(np.uint8), a.dtype.name, a.shape)
+
+
+def to_numpy(array, stream=0):
+    return np.frombuffer(array.to_bytes(stream), array.dtype).reshape(array.shape)
+
+
+@pytest.fixture
+def arrays(rng):
+    return problem(rng, 50, 3)[:3]
+
+
+@pytest.fixture
+def call(emulated, arrays):
+    """loss_and_grad of the same arrays on a stream, with other weights if there are any."""
+    x, w, y = (to_device(emulated, a) for a in arrays)
+
+    def loss_and_grad(stream, weights=w):
+        return emulated.cuda.loss_and_grad(x, weights, y, stream=stream)
+
+    return loss_and_grad
+
+
+class Foreign:
+    """An array of another library, which orders its streams as ours does."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __dlpack__(self, *, stream):
+        return self.array.__dlpack__(stream=stream)
+
+
+def test_reading_a_result_waits_for_its_stream(emulated, arrays, call):
+    exact = truth(*arrays)
+    loss, grad = call(emulated.new_stream())
+    assert_within(to_numpy(loss), exact.loss, exact.loss_bound)
+    assert_within(to_numpy(grad), exact.grad, exact.grad_bound)
+
+
+@pytest.mark.parametrize("kind", [lambda array: array, Foreign], ids=["own", "dlpack"])
+def test_a_result_of_another_stream_is_waited_for(emulated, arrays, call, kind):
+    x, _, y = arrays
+    first, second = emulated.new_stream(), emulated.new_stream()
+    _, grad = call(first)
+    loss, _ = call(second, kind(grad))
+    got = to_numpy(loss, second)
+    exact = truth(x, to_numpy(grad), y)
+    assert_within(got, exact.loss, exact.loss_bound)
+
+
+def test_memory_is_given_back_behind_the_work_on_it(emulated, call):
+    """Results and workspace dropped before the stream has worked: nobody else gets them yet."""
+    stream = emulated.new_stream()
+    call(stream)
+    ones = np.ones(3, np.float32)
+    others = [to_device(emulated, ones) for _ in range(8)]
+    others[0].to_bytes(stream)
+    for other in others:
+        np.testing.assert_array_equal(to_numpy(other), ones)
+
+
+class DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+        ("manager_ctx", ctypes.c_void_p),  # from here on DLManagedTensor's
+        ("deleter", ctypes.c_void_p),
+    )
+
+
+class HandMade:
+    """A float32 array in the emulated GPU's memory, or what claims to be one."""
+
+    def __init__(self, array, strides=None, **changes):
+        self.array = np.ascontiguousarray(array, np.float32)
+        sizes = ctypes.c_int64 * array.ndim
+        self.tensor = DLTensor(
+            self.array.ctypes.data, 2, 0, array.ndim, 2, 32, 1, sizes(*array.shape)
+        )
+        if strides is not None:
+            self.tensor.strides = sizes(*strides)
+        for name, value in changes.items():
+            setattr(self.tensor, name, value)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, *, stream):
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = (
+            ctypes.py_object,
+            (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p),
+        )
+        return new(ctypes.addressof(self.tensor), b"dltensor", None)
+
+
+@pytest.mark.parametrize("strides", [None, (3, 1)])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_hand_made_dlpack(emulated, arrays, strides, skip):
+    x, w, y = arrays
+    view = HandMade(x, strides, byte_offset=12 * skip)
+    view.tensor.shape[0] -= skip
+    loss, grad = emulated.cuda.loss_and_grad(view, HandMade(w), HandMade(y[skip:]))
+    exact = truth(x[skip:], w, y[skip:])
+    assert_within(to_numpy(loss), exact.loss, exact.loss_bound)
+    assert_within(to_numpy(grad), exact.grad, exact.grad_bound)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"lanes": 2}, TypeError, "x must be float32, .* got DLPack type .* 32 bits and 2 lanes"),
+        ({"lanes": 0}, TypeError, "x must be float32, .* and 0 lanes"),
+        ({"code": 0}, TypeError, "x must be float32, .* code 0 of 32 bits"),
+        ({"bits": 8}, TypeError, "x must be float32, .* code 2 of 8 bits"),
+        ({"code": 4}, TypeError, "x must be float32, .* code 4 of 32 bits"),
+        ({"strides": (1, 50)}, ValueError, r"x must be C-contiguous, got shape \(50, 3\)"),
+        ({"strides": (0, 0)}, ValueError, "x must be C-contiguous"),
+        ({"strides": (-3, 1)}, ValueError, "x must be C-contiguous"),
+    ],
+)
+def test_dlpack_that_is_refused(emulated, arrays, changes, error, match):
+    x, w, _ = arrays
+    with pytest.raises(error, match=match):
+        emulated.cuda.loss_and_grad(HandMade(x, **changes), HandMade(w))
