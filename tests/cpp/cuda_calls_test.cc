@@ -141,6 +141,23 @@ void TestWaysToDescend() {
   }
 }
 
+// A kernel's limit of shared memory is the kernel's, not the call's: one thread may launch it with
+// less between another's asking for it and its launch.
+void TestSharedMemoryOfTwoThreads() {
+  const cuda::Device device = TestDevice();
+  const Problem large(17'000, 8, 1, DType::kFloat32, 1), small(2'000, 8, 1, DType::kFloat32, 1);
+  const auto shared_bytes = [&](const Problem& problem) {
+    return cuda::PlanFused(problem.data, device, cuda::Purpose::kDescent).shared_bytes;
+  };
+  Expect(shared_bytes(large) > shared_bytes(small) && shared_bytes(small) > (48 << 10),
+         "two sizes of shared memory");
+  Status other(Status::Code::kInternal, "not called");
+  machine().after_asking_for_shared = [&] { other = Descend(small, device).status; };
+  const Status status = Descend(large, device).status;
+  Expect(status.ok(), "the launch that was interrupted: " + status.message());
+  Expect(other.ok(), "the launch between: " + other.message());
+}
+
 // Steps over an X of nearly all the shared memory there is read it once.
 void TestResidentDescent() {
   for (const bool bulk : {false, true}) {
@@ -264,6 +281,7 @@ void TestHugeEmptyArrays() {
 
 int main() {
   TestWaysToDescend();
+  TestSharedMemoryOfTwoThreads();
   TestResidentDescent();
   TestErrors();
   TestBulkCopiesAreWhatTheCodeHas();

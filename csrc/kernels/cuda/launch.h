@@ -39,15 +39,26 @@ struct LaunchConfig {
   cudaStream_t stream;
 };
 
+// Lets the kernel have as much shared memory as the device has for a block, whatever this launch
+// needs: the limit belongs to the kernel, which another thread may be launching with another size.
+inline Status AllowSharedMemory(const void* kernel, const LaunchConfig& config) {
+  int device = 0, limit = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  }
+  if (error == cudaSuccess) {
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+  }
+  return CheckCuda(error, std::string("asking for ") + std::to_string(config.shared_bytes) +
+                              " bytes of shared memory for " + config.name);
+}
+
 template <typename... Parameters, typename... Arguments>
 Status Launch(const LaunchConfig& config, void (*kernel)(Parameters...), Arguments&&... arguments) {
   constexpr std::size_t kWithoutOptIn = 48 << 10;
   if (config.shared_bytes > kWithoutOptIn) {
-    Status status = CheckCuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(config.shared_bytes)),
-                              std::string("asking for ") + std::to_string(config.shared_bytes) +
-                                  " bytes of shared memory for " + config.name);
+    Status status = AllowSharedMemory(reinterpret_cast<const void*>(kernel), config);
     if (!status.ok()) return status;
   }
   cudaLaunchConfig_t launch = {};
