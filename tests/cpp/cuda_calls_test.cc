@@ -6,6 +6,8 @@
 #include <functional>
 #include <limits>
 #include <random>
+#include <regex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -78,7 +80,18 @@ struct Outcome {
   }
 };
 
-Outcome Descend(const Problem& problem, const cuda::Device& device) {
+template <typename Call>
+Status ReplayOf(cudaStream_t stream, const Call& call) {
+  const Status status = call();
+  cudaGraph_t graph = nullptr;
+  cudaStreamEndCapture(stream, &graph);
+  for (const auto& work : graph->work) work();
+  cudaGraphDestroy(graph);
+  return status;
+}
+
+Outcome Descend(const Problem& problem, const cuda::Device& device, cudaStream_t stream = nullptr,
+                const cuda::Gemm& gemm = {}) {
   Outcome outcome;
   outcome.w.resize(problem.w.size());
   outcome.losses.resize(problem.descent.num_steps + 1);
@@ -88,9 +101,20 @@ Outcome Descend(const Problem& problem, const cuda::Device& device) {
   const std::int64_t bytes = cuda::DescentWorkspaceBytes(problem.data, descent, device);
   void* workspace = nullptr;
   cudaMallocAsync(&workspace, bytes, nullptr);
-  outcome.status = cuda::ComputeDescent(problem.data, descent, device, nullptr, workspace, bytes);
+  const auto compute = [&] {
+    return cuda::ComputeDescent(problem.data, descent, device, stream, workspace, bytes, gemm);
+  };
+  outcome.status = stream != nullptr && stream->recording ? ReplayOf(stream, compute) : compute();
+  cudaStreamSynchronize(stream);
   cudaFree(workspace);
   return outcome;
+}
+
+// The same from a caller who records the call, and so has no use for a graph of ours.
+Outcome DescendRecorded(const Problem& problem, const cuda::Device& device) {
+  CUstream_st stream;
+  stream.recording = true;
+  return Descend(problem, device, &stream);
 }
 
 // Few weights, which every block brings up to date for itself, and many, which the blocks share.
@@ -141,6 +165,86 @@ void TestWaysToDescend() {
   }
 }
 
+// Rows too wide for a block, and many targets.
+std::vector<Problem> ProblemsInChunks(std::int64_t steps) {
+  std::vector<Problem> problems;
+  problems.emplace_back(3, 17'000, 1, DType::kFloat32, steps);
+  problems.emplace_back(50, 3, 17, DType::kFloat64, steps);
+  return problems;
+}
+
+void TestDescentInChunks() {
+  constexpr int kSteps = 34;
+  const cuda::Device device = TestDevice();
+  for (const Problem& problem : ProblemsInChunks(kSteps)) {
+    const Shape& shape = problem.data.shape;
+    const std::string name = "d=" + std::to_string(shape.d) + " k=" + std::to_string(shape.k) +
+                             " " + NameOf(problem.data.x_type) + ": ";
+    Expect(
+        cuda::PlanFused(problem.data, device, cuda::Purpose::kDescent).path == cuda::Path::kChunks,
+        name + "chunks");
+    machine().graph_launches = 0;
+    const Outcome alone = DescendRecorded(problem, device);
+    Expect(alone.status.ok(), name + alone.status.message());
+    Expect(machine().graph_launches == 0, name + "no graph where the caller records");
+    Expect(Descend(problem, device) == alone, name + "the same bits from a graph");
+    Expect(machine().graph_launches == 2, name + "two graphs of 16 steps");
+
+    std::int64_t products = 0;
+    const auto count = [](void* context, const cuda::Gemm::Call& call) {
+      ++*static_cast<std::int64_t*>(context);
+      const auto bytes = static_cast<std::size_t>(call.m * call.n) * SizeOf(call.c_type);
+      std::memset(call.c, 0, bytes);
+      return Status();
+    };
+    machine().graph_launches = 0;
+    const Outcome outcome = Descend(problem, device, nullptr, {count, &products});
+    Expect(outcome.status.ok(), name + outcome.status.message());
+    const bool theirs = cuda::SuitsGemm(shape);
+    Expect(theirs == (shape.k > 1), name + "products of the caller's");
+    Expect(products == (theirs ? 2 * kSteps + 1 : 0),
+           name + std::to_string(products) + " products");
+    Expect(machine().graph_launches == (theirs ? 0 : 2),
+           name + "no graph of the caller's products");
+  }
+}
+
+// The caller's GEMM gets what BLAS's int holds.
+void TestProductsOfTheCaller() {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  Expect(cuda::SuitsGemm({1, kMost, 17, false}) && cuda::SuitsGemm({1, 1, kMost, false}),
+         "the largest leading dimensions");
+  Expect(!cuda::SuitsGemm({1, kMost + 1, 17, false}), "too many columns for BLAS");
+  Expect(!cuda::SuitsGemm({1, 1, kMost + 1, false}), "too many targets for BLAS");
+  Expect(!cuda::SuitsGemm({9, 9, 4, false}), "few targets");
+  Expect(!cuda::SuitsGemm({0, 9, 17, false}) && !cuda::SuitsGemm({9, 0, 17, false}), "empty X");
+}
+
+// Every way to descend asks between its launches.
+void TestCancelled() {
+  struct Countdown {
+    int left;
+    static bool Reached(void* self) { return static_cast<Countdown*>(self)->left-- == 0; }
+  };
+  const auto expect = [](Problem& problem, const cuda::Device& device, int polls,
+                         const std::string& message) {
+    Countdown countdown{polls};
+    problem.descent.cancelled = Countdown::Reached;
+    problem.descent.cancelled_context = &countdown;
+    const Status status = Descend(problem, device).status;
+    Expect(status.code() == Status::Code::kCancelled && status.message() == message,
+           message + ", not '" + status.message() + "'");
+  };
+  cuda::Device device = TestDevice();
+  Problem chunks(50, 3, 17, DType::kFloat32, 34), blocks(17'000, 1, 1, DType::kFloat32, 34);
+  for (Problem* problem : {&chunks, &blocks}) {
+    expect(*problem, device, 0, "cancelled before step 0");
+    device.cooperative_launch = false;
+    expect(*problem, device, 2, "cancelled before step 17");
+    expect(*problem, device, 3, "cancelled before step 33");
+  }
+}
+
 // A kernel's limit of shared memory is the kernel's, not the call's: one thread may launch it with
 // less between another's asking for it and its launch.
 void TestSharedMemoryOfTwoThreads() {
@@ -182,6 +286,8 @@ void TestResidentDescent() {
   }
 }
 
+std::set<std::string> what_failed;
+
 // Runs `call` with the first, second, ... call of the runtime failing, until none is left to fail.
 void TestErrorsOf(const std::string& name, const std::function<Status()>& call) {
   constexpr int kIllegalAddress = 700;
@@ -200,11 +306,8 @@ void TestErrorsOf(const std::string& name, const std::function<Status()>& call) 
     Expect(status.code() == Status::Code::kInternal &&
                message.find(" failed: cudaErrorEmulated (error 700): ") != std::string::npos,
            name + ": the error of call " + std::to_string(i) + ": " + message);
-    Expect(message.find("launching") == 0 || message.find("asking for") == 0 ||
-               message.find("clearing") == 0 || message.find("record") != std::string::npos ||
-               message.find("making") == 0 || message.find("reading") == 0 ||
-               message.find("finding") == 0 || message.find("loading") == 0,
-           name + ": what failed: " + message);
+    const std::string what = message.substr(0, message.find(" failed: "));
+    what_failed.insert(std::regex_replace(what, std::regex("asking for \\d+ "), "asking for N "));
   }
 }
 
@@ -215,18 +318,17 @@ void TestErrors() {
   });
   cuda::Device device = TestDevice();
   struct Case {
-    std::int64_t n, d, steps;
+    std::int64_t n, d, k, steps;
   };
-  // Of one block, of a grid, of a grid with graphs, in chunks.
-  for (const Case c : {Case{50, 3, 2}, {60, 2900, 2}, {17'000, 1, 32}, {2, 17'000, 1}}) {
-    const std::int64_t d = c.d;
-    const Problem problem(c.n, d, 1, DType::kFloat32, c.steps);
-    const std::string name = "d=" + std::to_string(d);
+  // Of one block, of a grid, of a grid with graphs, in chunks with graphs.
+  for (const Case c : {Case{50, 3, 1, 2}, {60, 2900, 1, 2}, {17'000, 1, 1, 33}, {2, 3, 17, 33}}) {
+    const Problem problem(c.n, c.d, c.k, DType::kFloat32, c.steps);
+    const std::string name = "d=" + std::to_string(c.d) + " k=" + std::to_string(c.k);
     TestErrorsOf(name + " descent", [&] { return Descend(problem, device).status; });
     cuda::Device other = device;
     other.cooperative_launch = false;
     TestErrorsOf(name + " descent in launches", [&] { return Descend(problem, other).status; });
-    std::vector<float> loss(1), grad(d + 1);
+    std::vector<float> loss(1), grad(problem.w.size());
     const std::int64_t bytes = cuda::WorkspaceBytes(problem.data, device);
     std::vector<double> workspace(bytes / 8 + 1);
     TestErrorsOf(name + " loss and gradient", [&] {
@@ -234,10 +336,39 @@ void TestErrors() {
                                    workspace.data(), bytes);
     });
   }
+  const std::set<std::string> expected = {
+      "asking for N bytes of shared memory for the fused kernel (columns, 1 target)",
+      "asking for N bytes of shared memory for the fused kernel (rows, 1 target)",
+      "clearing the grid barrier",
+      "clearing the steps' counters",
+      "finding the current CUDA device",
+      "launching a CUDA graph",
+      "launching the descent's step kernel",
+      "launching the dot product kernel",
+      "launching the finishing kernel",
+      "launching the fused kernel (columns, 1 target)",
+      "launching the fused kernel (rows, 1 target)",
+      "launching the gradient kernel",
+      "launching the residual kernel",
+      "launching the schedule's copy",
+      "loading the kernels on CUDA device 0",
+      "making a CUDA graph",
+      "reading the properties of CUDA device 0",
+      "recording launches",
+      "creating a stream to record launches on",
+  };
+  for (const std::string& what : what_failed) {
+    Expect(expected.count(what) == 1, "the error of what failed says '" + what + "'");
+  }
+  for (const std::string& what : expected) {
+    Expect(what_failed.count(what) == 1, "no error says '" + what + "'");
+  }
   machine().error = cudaErrorInsufficientDriver;
   machine().calls_until_error = 0;
   const std::string message = cuda::CurrentDevice(&device).message();
-  Expect(message.find("needs driver r580 or newer") != std::string::npos, message);
+  Expect(message.find("too old for CUDA 13.0, ") != std::string::npos &&
+             message.find("needs driver r580 or newer") != std::string::npos,
+         message);
   machine().error = cudaErrorNoKernelImageForDevice;
   machine().calls_until_error = 0;
   const std::string image = cuda::CurrentDevice(&device).message();
@@ -281,6 +412,9 @@ void TestHugeEmptyArrays() {
 
 int main() {
   TestWaysToDescend();
+  TestDescentInChunks();
+  TestProductsOfTheCaller();
+  TestCancelled();
   TestSharedMemoryOfTwoThreads();
   TestResidentDescent();
   TestErrors();

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/cuda/chunked.cuh"
 #include "kernels/cuda/chunked.h"
@@ -11,10 +10,6 @@
 namespace linreg_ops {
 namespace cuda {
 namespace {
-
-// From this many targets on, the caller's GEMM beats kernels that read the chunk again for every
-// four targets.
-constexpr std::int64_t kGemmFromTargets = 5;
 
 DType AccumulatorType(DType type) {
   return type == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
@@ -53,14 +48,14 @@ template <typename T>
 class Chunk {
  public:
   Chunk(const ChunkArgs& args, const ChunkParts& parts, DType x_type, bool want_grad,
-        const Device& device, cudaStream_t stream, const Gemm& gemm)
+        const Device& device, cudaStream_t stream, const Gemm& gemm, bool use_gemm)
       : args_(args),
         parts_(parts),
         want_grad_(want_grad),
         many_blocks_(16 * std::int64_t{device.multiprocessors}),
         stream_(stream),
         gemm_(gemm),
-        use_gemm_(UsesGemm(gemm, args)) {
+        use_gemm_(use_gemm) {
     call_.ab_type = x_type;
     call_.c_type = AccumulatorType(x_type);
     call_.a = args.x;
@@ -75,12 +70,6 @@ class Chunk {
         call_.a = parts.wide_x;
       }
     }
-  }
-
-  static bool UsesGemm(const Gemm& gemm, const ChunkArgs& args) {
-    constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();  // of BLAS
-    return gemm.run != nullptr && args.k >= kGemmFromTargets && args.d > 0 && args.rows > 0 &&
-           std::max(args.d, args.k) <= kMost;
   }
 
   Status Run() {
@@ -165,7 +154,7 @@ Status Compute(const Data& data, DType w_type, FinishArgs finish, const Device& 
   args.residuals = parts.residuals;
   args.grad_partials = parts.grad_partials;
   args.loss_partials = parts.loss_partials;
-  bool gemm_made_grad = false;
+  const bool use_gemm = gemm.run != nullptr && SuitsGemm(shape);
   // At least one chunk, so that the partial sums of an empty X are written.
   for (std::int64_t row = 0; row < shape.n || row == 0; row += parts.plan.rows) {
     const auto at = [row](const void* base, std::int64_t row_bytes) -> const void* {
@@ -176,17 +165,17 @@ Status Compute(const Data& data, DType w_type, FinishArgs finish, const Device& 
     args.x = at(data.x, shape.d * static_cast<std::int64_t>(sizeof(T)));
     args.y = at(data.y, shape.k * w_size);
     args.s = at(data.sample_weight, w_size);
-    gemm_made_grad = Chunk<T>::UsesGemm(gemm, args);
-    Status status =
-        Chunk<T>(args, parts, data.x_type, finish.grad_out != nullptr, device, stream, gemm).Run();
+    Status status = Chunk<T>(args, parts, data.x_type, finish.grad_out != nullptr, device, stream,
+                             gemm, use_gemm)
+                        .Run();
     if (!status.ok()) return status;
   }
   finish.d = shape.d;
   finish.k = shape.k;
   finish.intercept = shape.intercept;
   finish.grad = {parts.grad_partials, shape.d * shape.k,
-                 gemm_made_grad ? std::int64_t{1} : parts.plan.row_splits,
-                 gemm_made_grad && !IsWide(data.x_type)};
+                 use_gemm ? std::int64_t{1} : parts.plan.row_splits,
+                 use_gemm && !IsWide(data.x_type)};
   finish.bias = {parts.loss_partials, 2 * shape.k, parts.plan.residual_blocks, false};
   finish.loss = {parts.loss_partials + shape.k, 2 * shape.k, parts.plan.residual_blocks, false};
   return LaunchFinish(finish, stream);

@@ -1,8 +1,8 @@
 // Three ways to descend, by what the device and the shape allow. All of the fused kernel's passes
 // in one launch, with a barrier of the whole grid after each; where the grid cannot be resident at
 // once, the same pass and the same step as two launches, replayed from a CUDA graph, to the same
-// bits; and for what the fused kernel does not hold, the chunk path's launches, step by step: their
-// products may be the caller's, and beside them a launch costs little.
+// bits; and for what the fused kernel does not hold, the chunk path's launches, from a graph too
+// where all of them are this library's own.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -24,8 +24,16 @@ namespace {
 constexpr std::int64_t kRepeatedUpdateLoads = 32 * kThreads;
 // A descent's launch ends after so many steps, for the caller to cancel and for other work's sake.
 constexpr std::int64_t kStepsPerLaunch = 4096;
-// A guess, not measured: one call of the driver for 32 launches.
+// Guesses, not measured: one call of the driver for 32 launches, or for as many more as a chunked
+// step has, but no graph that takes long to make.
 constexpr std::int64_t kStepsPerGraph = 16;
+constexpr std::int64_t kLaunchesPerGraph = 512;
+
+// Of the kernels that take a step from a finished gradient.
+std::int64_t StepBlocks(std::int64_t count, const Device& device) {
+  return std::max<std::int64_t>(
+      1, std::min(CeilDiv(count, kThreads), 4 * std::int64_t{device.multiprocessors}));
+}
 
 struct DescentParts {
   FusedPlan plan;
@@ -33,12 +41,13 @@ struct DescentParts {
   bool every_block_updates;  // in one launch
   void* w_state;
   void* v_state;
+  std::int64_t* done = nullptr;  // passes or steps, by each block of the step's kernel
+  double* rates;
   // Of the fused kernel.
   unsigned* barrier = nullptr;
-  std::int64_t* passes_done = nullptr;
   double* partials = nullptr;
-  double* rates = nullptr;
   // Of the chunk path.
+  void* loss = nullptr;
   void* grad = nullptr;
   void* loss_grad = nullptr;  // a single pass's workspace
   std::int64_t bytes;
@@ -51,16 +60,18 @@ struct DescentParts {
         count * static_cast<std::int64_t>(SizeOf(AccumulatorType(data.x_type)));
     WorkspaceParts parts(workspace);
     w_state = parts.Take(state_bytes);
+    rates = parts.Take<double>(descent.num_rates > 1 ? descent.num_rates * 8 : 0);
     if (plan.path == Path::kChunks) {
       v_state = parts.Take(state_bytes);
+      done = parts.Take<std::int64_t>(StepBlocks(count, device) * 8);
+      loss = parts.Take(8);
       grad = parts.Take(state_bytes);
       loss_grad = parts.Take(LossGradBytes(data, device));
     } else {
       v_state = parts.Take(state_bytes * (every_block_updates ? plan.blocks : 1));
       barrier = parts.Take<unsigned>(sizeof(unsigned));
-      passes_done = parts.Take<std::int64_t>(plan.blocks * 8);
+      done = parts.Take<std::int64_t>(plan.blocks * 8);
       partials = parts.Take<double>(PartialsBytes(data, plan, 2));
-      rates = parts.Take<double>(descent.num_rates > 1 ? descent.num_rates * 8 : 0);
     }
     bytes = parts.bytes();
   }
@@ -85,6 +96,7 @@ Status Cancelled(std::int64_t step) {
 // The rates may be freed when this returns.
 Status StoreRates(const Call& call) {
   const Descent& descent = call.descent;
+  if (descent.num_rates <= 1) return Status();
   for (std::int64_t i = 0; i < descent.num_rates; i += RateChunk::kSize) {
     RateChunk chunk = {};
     const auto size =
@@ -97,31 +109,80 @@ Status StoreRates(const Call& call) {
   return Status();
 }
 
-Status LaunchStep(const Call& call, const StepArgs& args) {
-  const std::int64_t blocks =
-      std::min(CeilDiv(args.count, kThreads), 4 * std::int64_t{call.device.multiprocessors});
+// Of every step, where there is no schedule.
+double FirstRate(const Descent& descent) { return descent.num_rates > 0 ? descent.rates[0] : 0.0; }
+
+// `kernel` and `wide`: of float32 and of float64 state.
+Status LaunchStepKernel(const Call& call, void (*kernel)(StepArgs), void (*wide)(StepArgs),
+                        const StepArgs& args, cudaStream_t stream) {
   const LaunchConfig config = {"the descent's step kernel",
-                               dim3(static_cast<unsigned>(std::max<std::int64_t>(1, blocks))),
+                               dim3(static_cast<unsigned>(StepBlocks(args.count, call.device))),
                                kThreads,
                                0,
                                false,
-                               call.stream};
-  return IsWide(call.data.x_type) ? Launch(config, StepKernel<double>, args)
-                                  : Launch(config, StepKernel<float>, args);
+                               stream};
+  return Launch(config, IsWide(call.data.x_type) ? wide : kernel, args);
 }
 
-// From the caller's weights to the state.
-StepArgs FirstState(const Call& call) {
+// For the first state on every path, and for the chunk path's steps.
+StepArgs MakeStepArgs(const Call& call) {
   StepArgs args;
   args.w_in = call.data.w;
   args.w_out = call.descent.w;
   args.type = call.data.w_type;
   args.count = call.parts.count;
-  args.begin = true;
+  args.num_steps = call.descent.num_steps;
   args.momentum = call.descent.momentum;
+  args.rate = FirstRate(call.descent);
+  args.rates = call.descent.num_rates > 1 ? call.parts.rates : nullptr;
+  args.loss = call.parts.loss;
+  args.grad = call.parts.grad;
+  args.losses = call.descent.losses;
   args.w_state = call.parts.w_state;
   args.v_state = call.parts.v_state;
+  args.steps_done = call.parts.done;
   return args;
+}
+
+// From the caller's weights to the first state, with no pass or step done by any of `blocks`.
+Status Begin(const Call& call, std::int64_t blocks) {
+  Status status = LaunchStepKernel(call, BeginKernel<float>, BeginKernel<double>,
+                                   MakeStepArgs(call), call.stream);
+  if (!status.ok()) return status;
+  return CheckCuda(
+      cudaMemsetAsync(call.parts.done, 0, static_cast<std::size_t>(blocks) * sizeof(std::int64_t),
+                      call.stream),
+      "clearing the steps' counters");
+}
+
+// Calls enqueue(stream), which launches one step, for every step: most of them from a CUDA graph of
+// `per_graph` steps. The first goes ahead, so that the kernels are loaded before a thread records
+// them: loading may do what a recording thread must not.
+template <typename Enqueue>
+Status EnqueueSteps(const Call& call, std::int64_t per_graph, const Enqueue& enqueue) {
+  const std::int64_t steps = call.descent.num_steps;
+  Status status;
+  std::int64_t done = 0;
+  const auto one_by_one_until = [&](std::int64_t end) {
+    for (; status.ok() && done < end; ++done) {
+      status = call.cancelled() ? Cancelled(done) : enqueue(call.stream);
+    }
+  };
+  RecordedLaunches graph;
+  if (per_graph > 0 && steps > 2 * per_graph && RecordedLaunches::CanReplayOn(call.stream)) {
+    one_by_one_until(1);
+    if (!status.ok()) return status;
+    status = graph.Record([&](cudaStream_t stream) {
+      Status recorded;
+      for (std::int64_t i = 0; i < per_graph && recorded.ok(); ++i) recorded = enqueue(stream);
+      return recorded;
+    });
+    for (; status.ok() && done + per_graph <= steps; done += per_graph) {
+      status = call.cancelled() ? Cancelled(done) : graph.Replay(call.stream);
+    }
+  }
+  one_by_one_until(steps);
+  return status;
 }
 
 // The fused kernel's arguments, with everything but the passes of a launch.
@@ -132,16 +193,15 @@ Status MakeArgs(const Call& call, FusedArgs* args) {
   DescentArgs& steps = args->descent;
   steps.num_steps = call.descent.num_steps;
   steps.momentum = call.descent.momentum;
-  steps.rate = call.descent.num_rates > 0 ? call.descent.rates[0] : 0.0;
+  steps.rate = FirstRate(call.descent);
   steps.w_state = parts.w_state;
   steps.v_state = parts.v_state;
   steps.every_block_updates = parts.every_block_updates;
   steps.barrier = parts.barrier;
-  steps.passes_done = parts.passes_done;
+  steps.passes_done = parts.done;
   steps.w_out = call.descent.w;
   steps.losses = call.descent.losses;
-  if (call.descent.num_rates <= 1) return Status();
-  steps.rates = parts.rates;
+  steps.rates = call.descent.num_rates > 1 ? parts.rates : nullptr;
   return StoreRates(call);
 }
 
@@ -185,66 +245,54 @@ Status LaunchPassAndStep(const Call& call, const FusedArgs& args, cudaStream_t s
 }
 
 Status DescendLaunchByLaunch(const Call& call, FusedArgs args) {
-  Status status = LaunchStep(call, FirstState(call));
+  Status status = Begin(call, args.plan.blocks);
   if (!status.ok()) return status;
-  status =
-      CheckCuda(cudaMemsetAsync(args.descent.passes_done, 0,
-                                static_cast<std::size_t>(args.plan.blocks) * sizeof(std::int64_t),
-                                call.stream),
-                "clearing the passes' counters");
   args.w = args.descent.w_state;
   args.w_type = AccumulatorType(call.data.x_type);
   args.finish.grad_out = args.descent.w_state;  // asks for the gradient's partial sums
-
-  const std::int64_t steps = args.descent.num_steps;
-  std::int64_t done = 0;
-  RecordedLaunches graph;
-  if (status.ok() && steps >= 2 * kStepsPerGraph && RecordedLaunches::CanReplayOn(call.stream)) {
-    status = graph.Record([&](cudaStream_t stream) {
-      Status recorded;
-      for (std::int64_t i = 0; i < kStepsPerGraph && recorded.ok(); ++i) {
-        recorded = LaunchPassAndStep(call, args, stream);
-      }
-      return recorded;
-    });
-    for (; status.ok() && done + kStepsPerGraph <= steps; done += kStepsPerGraph) {
-      if (call.cancelled()) return Cancelled(done);
-      status = graph.Replay(call.stream);
-    }
-  }
-  for (; status.ok() && done < steps; ++done) {
-    if (call.cancelled()) return Cancelled(done);
-    status = LaunchPassAndStep(call, args, call.stream);
-  }
+  status = EnqueueSteps(call, kStepsPerGraph,
+                        [&](cudaStream_t stream) { return LaunchPassAndStep(call, args, stream); });
   args.finish.grad_out = nullptr;
   return status.ok() ? LaunchPassAndStep(call, args, call.stream) : status;
 }
 
+// How many chunked steps a graph takes; 0: none. The caller's products are not recorded: TensorFlow
+// has them enqueued on its own stream, where other threads enqueue theirs meanwhile, and a graph
+// would keep the address of the workspace of cuBLAS's handle, which those threads share.
+std::int64_t ChunkedStepsPerGraph(const Call& call, const Gemm& gemm) {
+  const Shape& shape = call.data.shape;
+  if (gemm.run != nullptr && SuitsGemm(shape)) return 0;
+  constexpr std::int64_t kLaunchesPerChunk = 3, kOthers = 2;
+  const std::int64_t chunks = CeilDiv(shape.n, PlanChunks(call.data, call.device).rows);
+  const std::int64_t launches = kLaunchesPerChunk * std::max<std::int64_t>(1, chunks) + kOthers;
+  return std::min(kStepsPerGraph, kLaunchesPerGraph / launches);
+}
+
 Status DescendInChunks(const Call& call, const Gemm& gemm) {
-  const Descent& descent = call.descent;
-  StepArgs step = FirstState(call);
-  step.end = descent.num_steps == 0;
-  Status status = LaunchStep(call, step);
-  step.begin = false;
-  step.grad = call.parts.grad;
+  Status status = StoreRates(call);
+  if (status.ok()) status = Begin(call, StepBlocks(call.parts.count, call.device));
+  if (!status.ok()) return status;
+  const StepArgs step = MakeStepArgs(call);
   Data at_w = call.data;
   at_w.w = call.parts.w_state;
   FinishArgs outputs;
   outputs.loss_type = call.data.w_type;
   outputs.grad_type = AccumulatorType(call.data.x_type);
-  for (std::int64_t t = 0; t <= descent.num_steps && status.ok(); ++t) {
-    if (call.cancelled()) return Cancelled(t);
-    outputs.loss_out = static_cast<char*>(descent.losses) +
-                       t * static_cast<std::int64_t>(SizeOf(call.data.w_type));
-    outputs.grad_out = t < descent.num_steps ? call.parts.grad : nullptr;
-    status = LaunchLossGrad(at_w, outputs.grad_type, outputs, call.device, call.stream,
-                            call.parts.loss_grad, gemm);
-    if (!status.ok() || t == descent.num_steps) break;
-    step.rate = descent.rates[descent.num_rates == 1 ? 0 : t];
-    step.end = t + 1 == descent.num_steps;
-    status = LaunchStep(call, step);
-  }
-  return status;
+  outputs.loss_out = call.parts.loss;
+  outputs.grad_out = call.parts.grad;
+  const auto pass = [&](cudaStream_t stream) {
+    return LaunchLossGrad(at_w, outputs.grad_type, outputs, call.device, stream,
+                          call.parts.loss_grad, gemm);
+  };
+  status = EnqueueSteps(call, ChunkedStepsPerGraph(call, gemm), [&](cudaStream_t stream) {
+    const Status made = pass(stream);
+    return made.ok() ? LaunchStepKernel(call, StepKernel<float>, StepKernel<double>, step, stream)
+                     : made;
+  });
+  outputs.loss_out = static_cast<char*>(call.descent.losses) +
+                     call.descent.num_steps * static_cast<std::int64_t>(SizeOf(call.data.w_type));
+  outputs.grad_out = nullptr;
+  return status.ok() ? pass(call.stream) : status;
 }
 
 }  // namespace

@@ -39,34 +39,52 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// A step whose gradient another kernel left in `grad`.
+// A step whose loss and gradient other kernels left in `loss` and `grad`.
 struct StepArgs {
   const void* w_in = nullptr;
   void* w_out = nullptr;
-  DType type = DType::kFloat32;  // of w_in and w_out
+  DType type = DType::kFloat32;  // of w_in, w_out, loss and losses
   std::int64_t count = 0;
-  bool begin = false;  // no step: the first state, from w_in
-  bool end = false;    // stores the result too
+  std::int64_t num_steps = 0;
   double momentum = 0, rate = 0;
+  const double* rates = nullptr;  // one per step; null: `rate` for all
+  const void* loss = nullptr;
   const void* grad = nullptr;  // accumulators
+  void* losses = nullptr;
   void* w_state = nullptr;
   void* v_state = nullptr;
+  std::int64_t* steps_done = nullptr;  // of each block, as above
 };
+
+// The first state, which is the result too if there is no step.
+template <typename A>
+__global__ void __launch_bounds__(kThreads) BeginKernel(const __grid_constant__ StepArgs args) {
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < args.count;
+       i += std::int64_t{gridDim.x} * kThreads) {
+    const A w = LoadAs<A>(args.w_in, i, args.type);
+    static_cast<A*>(args.w_state)[i] = w;
+    static_cast<A*>(args.v_state)[i] = 0;
+    StoreAs(args.w_out, i, args.type, static_cast<double>(w));
+  }
+}
 
 template <typename A>
 __global__ void __launch_bounds__(kThreads) StepKernel(const __grid_constant__ StepArgs args) {
   A* w = static_cast<A*>(args.w_state);
   A* v = static_cast<A*>(args.v_state);
+  const std::int64_t step = args.steps_done[blockIdx.x];
+  __syncthreads();
+  if (threadIdx.x == 0) args.steps_done[blockIdx.x] = step + 1;
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    StoreAs(args.losses, step, args.type, LoadAs<double>(args.loss, 0, args.type));
+  }
+  const double rate = args.rates ? args.rates[step] : args.rate;
+  const bool last = step + 1 == args.num_steps;
   for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < args.count;
        i += std::int64_t{gridDim.x} * kThreads) {
-    if (args.begin) {
-      w[i] = LoadAs<A>(args.w_in, i, args.type);
-      v[i] = 0;
-    } else {
-      const double grad = static_cast<double>(static_cast<const A*>(args.grad)[i]);
-      w[i] += NextV(v + i, args.momentum, args.rate, grad, false);
-    }
-    if (args.end) StoreAs(args.w_out, i, args.type, static_cast<double>(w[i]));
+    const double grad = static_cast<double>(static_cast<const A*>(args.grad)[i]);
+    w[i] += NextV(v + i, args.momentum, rate, grad, false);
+    if (last) StoreAs(args.w_out, i, args.type, static_cast<double>(w[i]));
   }
 }
 

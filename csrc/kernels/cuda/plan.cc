@@ -202,5 +202,12 @@ ChunkPlan PlanChunks(const Data& data, const Device& device) {
   return plan;
 }
 
+bool SuitsGemm(const Shape& shape) {
+  constexpr std::int64_t kFromTargets = 5;
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  return shape.n > 0 && shape.d > 0 && shape.k >= kFromTargets &&
+         std::max(shape.d, shape.k) <= kMost;
+}
+
 }  // namespace cuda
 }  // namespace linreg_ops

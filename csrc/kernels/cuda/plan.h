@@ -96,5 +96,9 @@ struct ChunkPlan {
 };
 ChunkPlan PlanChunks(const Data& data, const Device& device);
 
+// Whether its products go to the caller's GEMM where there is one: enough targets to beat kernels
+// that read the chunk again for every four of them, and leading dimensions that BLAS's int holds.
+bool SuitsGemm(const Shape& shape);
+
 }  // namespace cuda
 }  // namespace linreg_ops
