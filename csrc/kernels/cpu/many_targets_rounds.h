@@ -91,8 +91,6 @@ void PanelGradient(std::int64_t round, std::int64_t panel, std::int64_t begin, s
   GradientTile<C> q;
   q.a_stride = m.x_stride;
   q.b_stride = W;
-  q.sums = nullptr;
-  q.begins = true;
   for (std::int64_t row = 0; row < rows; row += m.chunk_rows) {
     q.steps = Min(m.chunk_rows, rows - row);
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
@@ -103,9 +101,15 @@ void PanelGradient(std::int64_t round, std::int64_t panel, std::int64_t begin, s
         const int tile_vectors = Min(vectors - v, kTileVectors);
         q.b = residuals + row * W + v * kLanes;
         q.b_last = (tile_vectors - 1) * kLanes;
-        q.grad = grad + j * W + v * kLanes;
+        alignas(64) C sums[kTileRows * W] = {};
+        q.grad = sums;
         q.ahead = feed.Take(q.steps);
         RunTile::RunGradient(static_cast<int>(height), tile_vectors, q);
+        for (std::int64_t r = 0; r < height; ++r) {
+          for (int i = 0; i < tile_vectors * kLanes; i += kLanes) {
+            AddWide(grad + (j + r) * W + v * kLanes + i, Load(sums + r * W + i));
+          }
+        }
       }
     }
   }

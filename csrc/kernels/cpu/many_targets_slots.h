@@ -5,13 +5,13 @@
 struct SlotScratch {
   C* residuals;  // [kGroup][chunk_rows][W]
   C* s;          // [chunk_rows]
-  C* sums;       // of the gradient: as the slot's
+  C* grad;       // as the slot's
   C* x;          // [chunk_rows][x_stride]
   SlotScratch(const ManyTargetsPlan& m, char* scratch)
       : residuals(reinterpret_cast<C*>(scratch)),
         s(residuals + kManyTargetsGroup * m.chunk_rows * W),
-        sums(s + RoundUp(m.chunk_rows, kLanes)),
-        x(sums + m.slot_stride) {}
+        grad(s + RoundUp(m.chunk_rows, kLanes)),
+        x(grad + m.slot_stride) {}
 };
 
 // What the next chunk will read.
@@ -36,8 +36,12 @@ void Slot(int slot) const {
   for (std::int64_t t = 0; t < 2 * panels * W; ++t) sums[t] = 0;
   const SlotScratch buffers(m, scratch);
   const std::int64_t begin = slot * m.span_rows, end = Min(begin + m.span_rows, n);
-  for (std::int64_t i = 0; p.grad != nullptr && i < m.slot_stride; ++i) grad[i] = 0;
-  std::int64_t summed = 0;  // rows whose gradient is in the sums
+  const std::int64_t size = p.grad == nullptr ? 0 : m.slot_stride;
+  for (std::int64_t i = 0; i < size; i += kLanes) {
+    Store(buffers.grad + i, Zero(V{}));
+    StoreWide(grad + i, Zero(V{}));
+  }
+  std::int64_t unflushed = 0;
   for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
     const std::int64_t rows = Min(m.chunk_rows, end - row);
     const C* s = SampleWeights(row, rows, buffers.s);
@@ -48,23 +52,30 @@ void Slot(int slot) const {
     } else {
       x = reinterpret_cast<const C*>(static_cast<const T*>(p.x) + row * d);
     }
-    const bool enough = summed + rows >= m.flush_rows || row + rows == end;
     Feed feed = FeedOf(row, rows);
     for (std::int64_t first = 0; first < panels; first += kManyTargetsGroup) {
       const std::int64_t last = Min<std::int64_t>(first + kManyTargetsGroup, panels);
       Residuals(row, rows, x, first, last, s, buffers.residuals, m.chunk_rows * W, sums,
                 [&](std::int64_t, std::int64_t) -> Feed& { return feed; });
       if (p.grad == nullptr) continue;
-      ChunkGradient(x, rows, first, last, buffers, summed == 0, enough ? grad : nullptr, feed);
+      ChunkGradient(x, rows, first, last, buffers.residuals, buffers.grad, feed);
     }
-    summed = enough ? 0 : summed + rows;
+    unflushed += rows;
+    if (unflushed < m.flush_rows && row + rows < end) continue;
+    // Not tile by tile, which takes longer where X comes from memory, perhaps for doubles that X
+    // has pushed out of the second-level cache (1000 features by 16 targets: 6.0 ms, not 5.7).
+    for (std::int64_t i = 0; i < size; i += kLanes) {
+      AddWide(grad + i, Load(buffers.grad + i));
+      Store(buffers.grad + i, Zero(V{}));
+    }
+    unflushed = 0;
   }
 }
 
 // The gradient's transpose: [panels of d][k][W]. Vectors run along the features, so that no lane is
 // idle whatever k is. The last vector of a row may overlap the one before, to end with the row.
 void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64_t last,
-                   const SlotScratch& buffers, bool begins, double* grad, Feed& feed) const {
+                   const C* residuals, C* grad, Feed& feed) const {
   const std::int64_t x_vectors = CeilDiv(d, kLanes);
   const std::int64_t last_start = Copied() ? (x_vectors - 1) * kLanes : d - kLanes;
   for (std::int64_t v = 0; v < x_vectors; v += kTileVectors) {
@@ -76,16 +87,13 @@ void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64
       for (int tile = 0; tile < tiles; ++tile) {
         const int j = width * tile / tiles, height = width * (tile + 1) / tiles - j;
         GradientTile<C> q;
-        q.a = buffers.residuals + (panel - first) * m.chunk_rows * W + j;
+        q.a = residuals + (panel - first) * m.chunk_rows * W + j;
         q.a_stride = W;
         q.b = x + start;
         q.b_stride = m.x_stride;
         q.b_last = Min((v + vectors - 1) * kLanes, last_start) - start;
         q.steps = rows;
-        const std::int64_t at = (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
-        q.sums = buffers.sums + at;
-        q.begins = begins;
-        q.grad = grad == nullptr ? nullptr : grad + at;
+        q.grad = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
         q.ahead = feed.Take(rows);
         RunTile::RunGradient(height, vectors, q);
       }

@@ -239,8 +239,7 @@ struct FinishResiduals {
   }
 };
 
-// One tile of the gradient, or of its transpose: sums[r][v] += sum over rows t of a(r, t) b(t, v),
-// and when that is a chain of enough rows, grad += sums.
+// grad[r][v] += sum over rows t of a(r, t) b(t, v): one tile of the gradient, or of its transpose.
 template <class C>
 struct GradientTile {
   const C* a;  // [steps, a_stride], R columns of it
@@ -249,9 +248,7 @@ struct GradientTile {
   std::int64_t b_stride;
   std::int64_t b_last;
   std::int64_t steps;
-  C* sums;       // [R, kPanel] of the rows before, and then of these
-  bool begins;   // there are no rows before
-  double* grad;  // [R, kPanel]; null: the sums go on
+  C* grad;  // [R, kPanel]
   Ahead ahead;
 };
 
@@ -262,23 +259,14 @@ void Gradient(const GradientTile<C>& p) {
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < N; ++v) {
-      acc[r][v] = p.begins ? Zero(V{}) : Load(p.sums + r * kPanel<C> + v * kLanes);
-    }
+    for (int v = 0; v < N; ++v) acc[r][v] = Load(p.grad + r * kPanel<C> + v * kLanes);
   }
   Ahead ahead = p.ahead;
   Product<V, R, N, true>(acc, p.a, p.a_stride, p.b, p.b_stride, p.b_last, p.steps, ahead);
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < N; ++v) {
-      const int i = r * kPanel<C> + v * kLanes;
-      if (p.grad == nullptr) {
-        Store(p.sums + i, acc[r][v]);
-      } else {
-        AddWide(p.grad + i, acc[r][v]);
-      }
-    }
+    for (int v = 0; v < N; ++v) Store(p.grad + r * kPanel<C> + v * kLanes, acc[r][v]);
   }
 }
 
