@@ -69,6 +69,18 @@ def test_unaligned_slices(rng, isa, dtype, k):
         check(x[skip:], w, y[skip:], s[skip:], isa=isa)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
+@pytest.mark.parametrize("d", [3, 8])
+def test_every_finite_16_bit_value_is_read_exactly(isa, dtype, d):
+    values = np.arange(1 << 16, dtype=np.uint16).view(dtype)
+    values = values[np.isfinite(values.astype(np.float32))]
+    w, y = np.zeros(d, np.float32), -np.ones(1, np.float32)
+    for row in values[: len(values) // d * d].reshape(-1, 1, d):
+        _, grad = kernels.loss_and_grad(row, w, y, isa=isa)
+        assert (grad == row[0].astype(np.float32)).all()
+
+
 def test_zeros_in_place_of_y(rng):
     x, v, _, s = problem(rng, 100, 7, 3, weights=True)
     exact = truth(x, v, None, sample_weight=s)

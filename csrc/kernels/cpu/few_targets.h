@@ -155,76 +155,7 @@ inline std::int64_t ColumnOf(std::int64_t d, std::int64_t j) {
   return column < whole ? -1 : column;
 }
 
-// Sums over rows of one target that the residuals yield, lane by lane. Two of each, so that two
-// vectors of doubles in a row do not wait for one another.
-struct Sums {
-  F64x8 loss[2] = {Zero(F64x8{}), Zero(F64x8{})};
-  F64x8 bias[2] = {Zero(F64x8{}), Zero(F64x8{})};
-};
-
-inline double Plus(double a, double b) { return a + b; }
-inline double Minus(double a, double b) { return a - b; }
-inline F64x8 Plus(F64x8 a, F64x8 b) { return Add(a, b); }
-inline F64x8 Minus(F64x8 a, F64x8 b) { return Sub(a, b); }
-
-// A sum with its rounding errors summed beside it, for sums of so many parts that errors in the
-// last bits would add up.
-template <class V>
-struct Compensated {
-  V sum = Minus(V{}, V{});
-  V error = sum;
-
-  [[gnu::always_inline]] void Add(V a) {
-    const V total = Plus(sum, a);
-    const V added = Minus(total, sum);
-    error = Plus(error, Plus(Minus(sum, Minus(total, added)), Minus(a, added)));
-    sum = total;
-  }
-};
-// Sums that overflowed have no error to correct.
-inline double Value(const Compensated<double>& a) {
-  return a.error - a.error == 0 ? a.sum + a.error : a.sum;
-}
-
-// The Sums of blocks of rows, added up.
-struct Totals {
-  Compensated<F64x8> loss, bias;
-
-  // Takes what `sums` has, and leaves it empty.
-  void Take(Sums& sums) {
-    loss.Add(Add(sums.loss[0], sums.loss[1]));
-    bias.Add(Add(sums.bias[0], sums.bias[1]));
-    sums = Sums{};
-  }
-};
-inline double Value(const Compensated<F64x8>& a) {
-  double sum[8], error[8];
-  Store(sum, a.sum);
-  Store(error, a.error);
-  Compensated<double> total;
-  for (int i = 0; i < 8; ++i) total.Add(sum[i]);
-  for (int i = 0; i < 8; ++i) total.error += error[i];
-  return Value(total);
-}
-
-template <class C>
-inline const C* At(const C* base, std::int64_t i) {
-  return base == nullptr ? nullptr : base + i;
-}
-
-// r = dot + bias − y; loss += s r²; returns s r. Zero from row `valid` on. In double: the
-// subtraction is exact where prediction and target nearly cancel.
-template <class C>
-[[gnu::always_inline]] inline F64x8 Residual(F64x8 dot, F64x8 bias, const C* y, const C* s,
-                                             std::int64_t valid, int half, Sums& sums) {
-  F64x8 r = Add(dot, bias);
-  if (y != nullptr) r = Sub(r, LoadF64(y));
-  if (valid < 8) r = KeepFirst(r, valid < 0 ? 0 : static_cast<int>(valid));
-  const F64x8 sr = s != nullptr ? Mul(LoadF64(s), r) : r;
-  sums.loss[half] = Fma(sr, r, sums.loss[half]);
-  sums.bias[half] = Add(sums.bias[half], sr);
-  return sr;
-}
+#include "kernels/cpu/few_targets_sums.h"
 
 // How to read y and sample_weight, whatever their type: the kernels know C alone.
 template <class C>
@@ -310,11 +241,14 @@ struct FewTargets {
     const std::int64_t begin = task * plan.slot_rows;
     const std::int64_t end = Min(begin + plan.slot_rows, p.n);
     static constexpr Inputs<C> kInputs = {Column, TransposeTargets, sizeof(TY)};
-    if (plan.packed_offset >= 0 && p.d <= Fused<C>::kMaxAcross) {
-      return Fused<C>::PackedRows(p, plan, workspace, kInputs, begin, end, partial);
+    if constexpr (sizeof(T) == sizeof(C)) {
+      if (plan.packed_offset >= 0 && p.d <= Fused<T, TY>::kMaxAcross) {
+        return Fused<T, TY>::PackedRows(p, plan, workspace, begin, end, partial);
+      }
     }
-    if (p.k == 1 && p.d > 0 && p.d <= Max(Fused<T>::kMaxAcross, Fused<T>::kMaxVectors * W)) {
-      return Fused<T>::Rows(p, plan, workspace, kInputs, begin, end, partial);
+    if (p.k == 1 && p.d > 0 &&
+        p.d <= Max(Fused<T, TY>::kMaxAcross, Fused<T, TY>::kMaxVectors * W)) {
+      return Fused<T, TY>::Rows(p, plan, workspace, begin, end, partial);
     }
     if constexpr (kVectorUnit) {
       if (p.k <= 4 && Rolling<T, 1>::Takes(p.d, p.k)) {

@@ -5,18 +5,21 @@
 // padding. Wider rows are vectors along the row; the sums of the lanes of W rows are again one
 // vector with a lane for each row, so that the residuals are the same code.
 
-template <class T>
+template <class T, class TY>
 struct Fused {
   using C = Compute<T>;
   using V = Vec<C>;
   static constexpr int W = Lanes(static_cast<const C*>(nullptr));
   static constexpr int kMaxVectors = kVectorUnit ? 8 : 0;
   static constexpr int kMaxAcross = kVectorUnit ? W : kNarrow;
+  // Neighbours of 16 bits stay together while rows are transposed and are split last: half the
+  // shuffles, and bfloat16 splits by a shift and a mask.
+  static constexpr bool kPairs = kVectorUnit && sizeof(T) == 2;
 
-  static void Rows(const Problem& p, const Plan& plan, char* workspace, const Inputs<C>& inputs,
-                   std::int64_t begin, std::int64_t end, double* partial) {
+  static void Rows(const Problem& p, const Plan& plan, char* workspace, std::int64_t begin,
+                   std::int64_t end, double* partial) {
     if (p.d <= kMaxAcross) {
-      return RowsAcross<false>(p, inputs, begin, end, partial,
+      return RowsAcross<false>(p, begin, end, partial,
                                std::make_integer_sequence<int, kMaxAcross>{});
     }
     if constexpr (kVectorUnit) {
@@ -24,90 +27,144 @@ struct Fused {
                                           RowsOf<Along<5>>, RowsOf<Along<6>>, RowsOf<Along<7>>,
                                           RowsOf<Along<8>>};
       const C* w = reinterpret_cast<const C*>(workspace + plan.weights_offset);
-      kAlong[(p.d + W - 1) / W - 2](p, w, inputs, begin, end, partial);
+      kAlong[(p.d + W - 1) / W - 2](p, w, begin, end, partial);
     }
   }
 
   // From the plan's copy of X.
   static void PackedRows(const Problem& p, const Plan& plan, const char* workspace,
-                         const Inputs<C>& inputs, std::int64_t begin, std::int64_t end,
-                         double* partial) {
+                         std::int64_t begin, std::int64_t end, double* partial) {
     Problem packed = p;
     packed.x = workspace + plan.packed_offset;
-    RowsAcross<true>(packed, inputs, begin, end, partial,
-                     std::make_integer_sequence<int, kMaxAcross>{});
+    RowsAcross<true>(packed, begin, end, partial, std::make_integer_sequence<int, kMaxAcross>{});
   }
 
  private:
-  using RowsFn = void (*)(const Problem& p, const C* w, const Inputs<C>& inputs, std::int64_t begin,
-                          std::int64_t end, double* partial);
+  using RowsFn = void (*)(const Problem& p, const C* w, std::int64_t begin, std::int64_t end,
+                          double* partial);
 
   template <bool kPacked, int... kColumn>
-  static void RowsAcross(const Problem& p, const Inputs<C>& inputs, std::int64_t begin,
-                         std::int64_t end, double* partial,
+  static void RowsAcross(const Problem& p, std::int64_t begin, std::int64_t end, double* partial,
                          std::integer_sequence<int, kColumn...>) {
     static constexpr RowsFn kTable[] = {RowsOf<Across<kColumn + 1, kPacked>>...};
     const C* w = static_cast<const C*>(p.w) + (p.intercept ? 1 : 0);
-    kTable[p.d - 1](p, w, inputs, begin, end, partial);
+    kTable[p.d - 1](p, w, begin, end, partial);
   }
+
+  static constexpr int kBeyond = kPairs ? 2 * W : W;
 
   // How far ahead X is fetched. 2 KiB ahead read 0.6-0.7 of what this reads; beyond, what is
   // fetched displaces what is in use.
   static constexpr int kAhead = 16384;
 
-  // W rows' residuals from their dots: s r, and the sums.
+  // Rows' residuals from their dots: s r, and the sums. kLaneRows vectors of W rows; lane i of the
+  // h-th is row i·kLaneRows + h. Of 16-bit X in float: with doubles that was half of the work of
+  // two columns (22 rather than 33 GB/s). Subtracting starts with y, so that what cancels cancels
+  // without an error.
   struct Target {
-    const C* y;
-    const C* s;
-    F64x8 bias;
+    const TY* y;
+    const TY* s;
+    V bias;
     Sums sums;
 
+    // What the dots of the rows from row i on are added to.
+    template <int kLaneRows>
+    [[gnu::always_inline]] void Start(std::int64_t i, V (&start)[kLaneRows]) const {
+      if (!kPairs || y == nullptr) {
+#pragma GCC unroll 2
+        for (int h = 0; h < kLaneRows; ++h) start[h] = kPairs ? bias : Zero(V{});
+      } else {
+        LoadLanes(y + i, start);
+#pragma GCC unroll 2
+        for (int h = 0; h < kLaneRows; ++h) start[h] = Sub(bias, start[h]);
+      }
+    }
+
+    // Of the rows from row i on, `valid` of them; r: their dots, added to Start.
+    template <int kLaneRows>
+    [[gnu::always_inline]] void Residuals(const V (&r)[kLaneRows], std::int64_t i,
+                                          std::int64_t valid, V (&c)[kLaneRows]) {
+      if constexpr (!kPairs) {
+        c[0] = Residuals(r[0], i, valid);
+      } else {
+        V rows[kLaneRows];
+#pragma GCC unroll 2
+        for (int h = 0; h < kLaneRows; ++h) {
+          const std::int64_t lanes = (valid - h + kLaneRows - 1) / kLaneRows;
+          rows[h] = lanes < W ? KeepFirst(r[h], static_cast<int>(lanes)) : r[h];
+        }
+        if (s == nullptr) {
+#pragma GCC unroll 2
+          for (int h = 0; h < kLaneRows; ++h) {
+            c[h] = rows[h];
+            AddResiduals(c[h], sums);
+          }
+        } else {
+          LoadLanes(s + i, c);
+#pragma GCC unroll 2
+          for (int h = 0; h < kLaneRows; ++h) {
+            c[h] = Mul(c[h], rows[h]);
+            AddResiduals(c[h], rows[h], sums);
+          }
+        }
+      }
+    }
+
+   private:
     [[gnu::always_inline]] V Residuals(F32x16 dot, std::int64_t i, std::int64_t valid) {
-      const F64x8 low = Residual(Low(dot), bias, At(y, i), At(s, i), valid, 0, sums);
-      const F64x8 high = Residual(High(dot), bias, At(y, i + 8), At(s, i + 8), valid - 8, 1, sums);
+      const F64x8 low = Residual(Low(dot), Low(bias), At(y, i), At(s, i), valid, 0, sums);
+      const F64x8 high =
+          Residual(High(dot), Low(bias), At(y, i + 8), At(s, i + 8), valid - 8, 1, sums);
       return Round(low, high);
     }
     [[gnu::always_inline]] V Residuals(F64x8 dot, std::int64_t i, std::int64_t valid) {
       return Residual(dot, bias, At(y, i), At(s, i), valid, 0, sums);
     }
+
+    static void LoadLanes(const TY* p, V (&v)[1]) { v[0] = Load(p); }
+    [[gnu::always_inline]] static void LoadLanes(const TY* p, V (&v)[2]) {
+      if constexpr (sizeof(TY) == 2) {
+        Split(p, Load(reinterpret_cast<const C*>(p)), v[0], v[1]);
+      } else {
+        Unzip(Load(p), Load(p + W), v[0], v[1]);
+      }
+    }
   };
 
   // Blocks of rows whose sums stay in C; what is left at the end goes through zero-padded copies.
   template <class Layout>
-  static void RowsOf(const Problem& p, const C* w, const Inputs<C>& inputs, std::int64_t begin,
-                     std::int64_t end, double* partial) {
+  static void RowsOf(const Problem& p, const C* w, std::int64_t begin, std::int64_t end,
+                     double* partial) {
     const T* x = static_cast<const T*>(p.x);
-    C y_buffer[Layout::kFlush], s_buffer[Layout::kFlush];
-    Target target = {nullptr,
-                     nullptr,
-                     Set(p.intercept ? static_cast<double>(*static_cast<const C*>(p.w)) : 0.0),
-                     {}};
+    const TY* const all_y = static_cast<const TY*>(p.y);
+    const TY* const all_s = static_cast<const TY*>(p.sample_weight);
+    const C bias = p.intercept ? *static_cast<const C*>(p.w) : C(0);
+    Target target = {nullptr, nullptr, Set(bias), {}};
     alignas(64) double lanes[Layout::kSums * W] = {};
     Totals totals;
-    // Groups may read up to W elements beyond their rows.
-    std::int64_t whole = begin + (end - begin) / W * W;
-    if (whole > begin && whole * p.d + W > p.n * p.d) whole -= W;
+    constexpr int kGroup = Layout::kGroupRows;
+    // Groups may read up to kBeyond elements beyond their rows.
+    std::int64_t whole = begin + (end - begin) / kGroup * kGroup;
+    if (whole > begin && whole * p.d + kBeyond > p.n * p.d) whole -= kGroup;
     for (std::int64_t row = begin; row < whole; row += Layout::kFlush) {
       const std::int64_t rows = Min(Layout::kFlush, whole - row);
-      target.y = inputs.column(p.y, row, rows, y_buffer);
-      target.s = inputs.column(p.sample_weight, row, rows, s_buffer);
+      target.y = At(all_y, row);
+      target.s = At(all_s, row);
       Layout::Block(x + row * p.d, p.d, rows, w, target, lanes);
       totals.Take(target.sums);
     }
     if (whole < end) {
-      T x_tail[(2 * Layout::kMaxColumns + 1) * W];
-      C y_tail[2 * W] = {}, s_tail[2 * W] = {};
+      T x_tail[2 * kGroup * Layout::kMaxColumns + kBeyond];
+      TY y_tail[2 * kGroup] = {}, s_tail[2 * kGroup] = {};
       const std::int64_t rows = end - whole, used = rows * p.d;
       for (std::int64_t i = 0; i < used; ++i) x_tail[i] = x[whole * p.d + i];
-      for (std::int64_t i = used; i < RoundUp(rows, W) * p.d + W; ++i) x_tail[i] = T{};
-      const C* y = inputs.column(p.y, whole, rows, y_buffer);
-      const C* s = inputs.column(p.sample_weight, whole, rows, s_buffer);
+      for (std::int64_t i = used; i < RoundUp(rows, kGroup) * p.d + kBeyond; ++i) x_tail[i] = T{};
       for (std::int64_t i = 0; i < rows; ++i) {
-        if (y != nullptr) y_tail[i] = y[i];
-        if (s != nullptr) s_tail[i] = s[i];
+        if (all_y != nullptr) y_tail[i] = all_y[whole + i];
+        if (all_s != nullptr) s_tail[i] = all_s[whole + i];
       }
-      target.y = y != nullptr ? y_tail : nullptr;
-      target.s = s != nullptr ? s_tail : nullptr;
+      target.y = all_y != nullptr ? y_tail : nullptr;
+      target.s = all_s != nullptr ? s_tail : nullptr;
       Layout::Block(Layout::kIsPacked ? x + whole * p.d : x_tail, p.d, rows, w, target, lanes);
       totals.Take(target.sums);
     }
@@ -123,11 +180,19 @@ struct Fused {
     static constexpr int kMaxColumns = D;
     static constexpr int kSums = D;
     static constexpr std::int64_t kFlush = 32 * W;
-    // Groups of W rows summed side by side, to hide the latency of an add.
-    static constexpr int kGroups = D <= 1 ? 4 : D <= 3 ? 2 : 1;
+    // Pairs of an odd number of columns straddle rows: a lane is two of them.
+    static constexpr int kLaneRows = kPairs && D % 2 == 1 ? 2 : 1;
+    static constexpr int kGroupRows = kLaneRows * W;
+    // Whether a group is loaded before the one before it is added up, as far as registers suffice:
+    // a tenth faster from the second-level cache. Not wider elements, bound by memory: 3 columns
+    // of float32 took a tenth longer.
+    static constexpr bool kOverlap = kPairs && D <= 6;
+    // Groups summed side by side, to hide the latency of an add.
+    static constexpr int kGroups = kOverlap ? 1 : D <= 1 ? 4 : D <= 3 ? 2 : 1;
     // Sums of a row, for the same reason: a step over 1000 packed rows takes 0.47 us rather than
-    // 0.56 with 10 columns. The transposition of 13 to 15 leaves no register for a second.
-    static constexpr int kDots = D >= 4 && (D <= 12 || D == W) ? 2 : 1;
+    // 0.56 with 10 columns. The transposition of 13 to 15 leaves no register for a second. 16
+    // columns of bfloat16 came from the second-level cache at 37 GB/s with one, at 48 with four.
+    static constexpr int kDots = kPairs && D >= 8 ? 4 : D >= 4 && (D <= 12 || D == W) ? 2 : 1;
 
     [[gnu::noinline]] static void Block(const T* x, std::int64_t, std::int64_t rows, const C* w,
                                         Target& outer, double* lanes) {
@@ -138,16 +203,25 @@ struct Fused {
 #pragma GCC unroll 32
       for (int i = 0; i < kGroups * D; ++i) sum[i / D][i % D] = Zero(V{});
       std::int64_t i = 0;
-      if constexpr (kGroups > 1) {
-        for (; i + kGroups * W <= rows; i += kGroups * W) {
+      if constexpr (kOverlap) {
+        Group group = Begin(x, 0, weight, target);
+        for (; i + kGroupRows < rows; i += kGroupRows) {
+          const Group next = Begin(x + (i + kGroupRows) * D, i + kGroupRows, weight, target);
+          End(group, i, kGroupRows, target, sum[0]);
+          group = next;
+        }
+        End(group, i, rows - i, target, sum[0]);
+      } else {
+        for (; kGroups > 1 && i + kGroups * kGroupRows <= rows; i += kGroups * kGroupRows) {
 #pragma GCC unroll 4
           for (int g = 0; g < kGroups; ++g) {
-            Group(x + (i + g * W) * D, i + g * W, W, weight, target, sum[g]);
+            const std::int64_t row = i + g * kGroupRows;
+            End(Begin(x + row * D, row, weight, target), row, kGroupRows, target, sum[g]);
           }
         }
-      }
-      for (; i < rows; i += W) {
-        Group(x + i * D, i, rows - i, weight, target, sum[0]);
+        for (; i < rows; i += kGroupRows) {
+          End(Begin(x + i * D, i, weight, target), i, rows - i, target, sum[0]);
+        }
       }
 #pragma GCC unroll 16
       for (int j = 0; j < D; ++j) {
@@ -161,26 +235,66 @@ struct Fused {
       outer.sums = target.sums;
     }
 
-    [[gnu::always_inline]] static void Group(const T* x, std::int64_t i, std::int64_t valid,
-                                             const V* weight, Target& target, V* sum) {
-      V column[PowerOfTwo(D)];
+    // kGroupRows rows; what is known of their residuals before sample weights.
+    struct Group {
+      V column[Max(kLaneRows * D, PowerOfTwo(D))];
+      V r[kLaneRows];
+    };
+
+    [[gnu::always_inline]] static Group Begin(const T* x, std::int64_t i, const V* weight,
+                                              const Target& target) {
+      Group group;
       if constexpr (kPacked) {
 #pragma GCC unroll 16
-        for (int j = 0; j < D; ++j) column[j] = Load(x + j * W);
+        for (int j = 0; j < D; ++j) group.column[j] = Load(x + j * W);
       } else {
-        PrefetchAhead<D * W * sizeof(T)>(x, kAhead);
-        if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
-        LoadColumns<D>(x, column);
-      }
-      V dot[kDots];
+        PrefetchAhead<D * kGroupRows * sizeof(T)>(x, kAhead);
+        if (target.y != nullptr) PrefetchAhead<kGroupRows * sizeof(TY)>(target.y + i, kAhead);
+        if constexpr (kPairs) {
+          constexpr int kLanePairs = kLaneRows * D / 2;
+          V pair[PowerOfTwo(kLanePairs)];
+          LoadColumns<kLanePairs>(reinterpret_cast<const C*>(x), pair);
 #pragma GCC unroll 16
-      for (int j = 0; j < D; ++j) {
-        V& part = dot[j % kDots];
-        part = j < kDots ? Mul(weight[j], column[j]) : Fma(weight[j], column[j], part);
+          for (int j = 0; j < kLanePairs; ++j) {
+            Split(x, pair[j], group.column[2 * j], group.column[2 * j + 1]);
+          }
+        } else {
+          LoadColumns<D>(x, group.column);
+        }
       }
-      const V c = target.Residuals(kDots == 2 ? Add(dot[0], dot[1]) : dot[0], i, valid);
+      V start[kLaneRows];
+      target.Start(i, start);
+#pragma GCC unroll 2
+      for (int h = 0; h < kLaneRows; ++h) {
+        group.r[h] = Dot(weight, group.column + h * D, start[h]);
+      }
+      return group;
+    }
+
+    [[gnu::always_inline]] static void End(const Group& group, std::int64_t i, std::int64_t valid,
+                                           Target& target, V* sum) {
+      V c[kLaneRows];
+      target.Residuals(group.r, i, valid, c);
+#pragma GCC unroll 2
+      for (int h = 0; h < kLaneRows; ++h) {
 #pragma GCC unroll 16
-      for (int j = 0; j < D; ++j) sum[j] = Fma(c, column[j], sum[j]);
+        for (int j = 0; j < D; ++j) sum[j] = Fma(c[h], group.column[h * D + j], sum[j]);
+      }
+    }
+
+    // start + Σⱼ weight[j]·column[j].
+    [[gnu::always_inline]] static V Dot(const V* weight, const V* column, V start) {
+      V sum[kDots];
+      sum[0] = Fma(weight[0], column[0], start);
+#pragma GCC unroll 4
+      for (int j = 1; j < kDots; ++j) sum[j] = Mul(weight[j], column[j]);
+#pragma GCC unroll 16
+      for (int j = kDots; j < D; ++j) {
+        sum[j % kDots] = Fma(weight[j], column[j], sum[j % kDots]);
+      }
+      if constexpr (kDots == 4) return Add(Add(sum[0], sum[1]), Add(sum[2], sum[3]));
+      if constexpr (kDots == 2) return Add(sum[0], sum[1]);
+      return sum[0];
     }
 
     static void Finish(const double* lanes, double* grad) {
@@ -197,6 +311,7 @@ struct Fused {
   struct Along {
     static constexpr bool kIsPacked = false;
     static constexpr int kMaxColumns = N * W;
+    static constexpr int kGroupRows = W;
     static constexpr int kSums = N;
     static constexpr std::int64_t kFlush = kRowsPerFlush;
     static constexpr int kChains = N == 1 ? 4 : N <= 3 ? 2 : 1;
@@ -214,7 +329,7 @@ struct Fused {
       // The gradient of one group of rows is summed between the dots of the next, so that reading
       // and fetching go on evenly and nothing waits for the residuals.
       alignas(64) C c[W];
-      Store(c, target.Residuals(Dots<0, W>(x, d, weight, [](auto) {}), 0, rows));
+      StoreResiduals(Dots<0, W>(x, d, weight, [](auto) {}), 0, rows, target, c);
       const auto add = [&](auto row) __attribute__((always_inline)) {
         const V cr = Set(c[row]);
 #pragma GCC unroll 8
@@ -224,9 +339,9 @@ struct Fused {
         }
       };
       for (std::int64_t i = W; i < rows; i += W) {
-        if (target.y != nullptr) PrefetchAhead<W * sizeof(C)>(target.y + i, kAhead);
+        if (target.y != nullptr) PrefetchAhead<W * sizeof(TY)>(target.y + i, kAhead);
         const V dots = Dots<0, W>(x + W * d, d, weight, add);
-        Store(c, target.Residuals(dots, i, rows - i));
+        StoreResiduals(dots, i, rows - i, target, c);
         x += W * d;
       }
       ForEachRow(add, std::make_integer_sequence<int, W>{});
@@ -240,6 +355,15 @@ struct Fused {
         AddWide(lanes + v * W, total);
       }
       outer.sums = target.sums;
+    }
+
+    [[gnu::always_inline]] static void StoreResiduals(V dots, std::int64_t i, std::int64_t valid,
+                                                      Target& target, C* c) {
+      V r[1], sr[1];
+      target.Start(i, r);
+      r[0] = Add(dots, r[0]);
+      target.Residuals(r, i, valid, sr);
+      Store(c, sr[0]);
     }
 
     [[gnu::always_inline]] static V LoadVector(const T* row, std::int64_t d, int v) {

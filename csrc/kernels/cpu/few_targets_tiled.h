@@ -112,25 +112,4 @@ struct Tiled {
     }
     totals.Take(local);
   }
-
-  [[gnu::always_inline]] static void AddResiduals(F32x16 sr, F32x16 r, Sums& sums) {
-    const F64x8 low = Low(sr), high = High(sr);
-    sums.loss[0] = Fma(low, Low(r), sums.loss[0]);
-    sums.loss[1] = Fma(high, High(r), sums.loss[1]);
-    sums.bias[0] = Add(sums.bias[0], low);
-    sums.bias[1] = Add(sums.bias[1], high);
-  }
-  // Of weight one: half the conversions.
-  [[gnu::always_inline]] static void AddResiduals(F32x16 r, Sums& sums) {
-    const F64x8 low = Low(r), high = High(r);
-    sums.loss[0] = Fma(low, low, sums.loss[0]);
-    sums.loss[1] = Fma(high, high, sums.loss[1]);
-    sums.bias[0] = Add(sums.bias[0], low);
-    sums.bias[1] = Add(sums.bias[1], high);
-  }
-  [[gnu::always_inline]] static void AddResiduals(F64x8 r, Sums& sums) { AddResiduals(r, r, sums); }
-  [[gnu::always_inline]] static void AddResiduals(F64x8 sr, F64x8 r, Sums& sums) {
-    sums.loss[0] = Fma(sr, r, sums.loss[0]);
-    sums.bias[0] = Add(sums.bias[0], sr);
-  }
 };

@@ -112,8 +112,8 @@ Plan PlanFewTargets(const Shape& shape, DType x_type, DType w_type, int threads,
   plan.scratch_bytes = RoundUp(buffers + sums, 64);
   plan.scratch_offset = reserve(plan.workers * plan.scratch_bytes);
   const std::int64_t packed_rows = RoundUp(shape.n, lanes);
-  const bool packed =
-      descent && k == 1 && d > 0 && d <= lanes && packed_rows <= kPackedBytes / (d * c_size);
+  const bool packed = descent && k == 1 && d > 0 && d <= lanes && x_size == c_size &&
+                      packed_rows <= kPackedBytes / (d * c_size);
   plan.packed_offset = packed ? reserve(packed_rows * d * c_size) : -1;
   plan.workspace_bytes = bytes;
   return plan;

@@ -159,6 +159,25 @@ inline void Unzip(F64x8 x, F64x8 y, F64x8& even, F64x8& odd) {
   odd = o;
 }
 
+inline void SplitEight(const Half*, __m256 pairs, __m256& first, __m256& second) {
+  const __m256i index = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
+                                         0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+  const __m256i v = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(_mm256_castps_si256(pairs), index),
+                                             _MM_SHUFFLE(3, 1, 2, 0));
+  first = _mm256_cvtph_ps(_mm256_castsi256_si128(v));
+  second = _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1));
+}
+inline void SplitEight(const BFloat16*, __m256 pairs, __m256& first, __m256& second) {
+  const __m256i v = _mm256_castps_si256(pairs);
+  first = _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+  second = _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32(~0xffff)));
+}
+template <class T>
+inline void Split(const T* type, F32x16 pairs, F32x16& first, F32x16& second) {
+  SplitEight(type, pairs.a, first.a, second.a);
+  SplitEight(type, pairs.b, first.b, second.b);
+}
+
 // A register takes 8 / P rows, which begin wherever they begin.
 template <int D, int P, class T>
 inline F32x16 LoadRows(const T* p) {

@@ -125,6 +125,22 @@ inline void Unzip(F64x8 a, F64x8 b, F64x8& even, F64x8& odd) {
   odd.v = _mm512_permutex2var_pd(a.v, _mm512_add_epi64(e, _mm512_set1_epi64(1)), b.v);
 }
 
+// Lanes that are pairs of 16-bit elements: the first and the second elements of them.
+inline void Split(const Half*, F32x16 pairs, F32x16& first, F32x16& second) {
+  alignas(64) static constexpr std::int16_t kFirstThenSecond[32] = {
+      0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+      1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+  const __m512i v =
+      _mm512_permutexvar_epi16(_mm512_load_si512(kFirstThenSecond), _mm512_castps_si512(pairs.v));
+  first.v = FromHalf(_mm512_castsi512_si256(v));
+  second.v = FromHalf(_mm512_extracti64x4_epi64(v, 1));
+}
+inline void Split(const BFloat16*, F32x16 pairs, F32x16& first, F32x16& second) {
+  const __m512i v = _mm512_castps_si512(pairs.v);
+  first.v = _mm512_castsi512_ps(_mm512_slli_epi32(v, 16));
+  second.v = _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32(~0xffff)));
+}
+
 // Rows of D elements, each spread to the next power of two P: lane i holds column i % P of row
 // i / P, or anything if there is no such column. Reads a whole vector.
 template <int D, int P, class T>

@@ -184,6 +184,21 @@ inline void Unzip(F64x8 a, F64x8 b, F64x8& even, F64x8& odd) {
   odd = o;
 }
 
+inline void Split(const Half*, F32x16 pairs, F32x16& first, F32x16& second) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t v = vreinterpretq_u32_f32(pairs.v[i]);
+    first.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(v)));
+    second.v[i] = vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(v, 16)));
+  }
+}
+inline void Split(const BFloat16*, F32x16 pairs, F32x16& first, F32x16& second) {
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t v = vreinterpretq_u32_f32(pairs.v[i]);
+    first.v[i] = vreinterpretq_f32_u32(vshlq_n_u32(v, 16));
+    second.v[i] = vreinterpretq_f32_u32(vandq_u32(v, vdupq_n_u32(0xffff0000u)));
+  }
+}
+
 // A register takes 4 (or 2) columns of one row; none where there is no such column.
 template <int D, int P, class T>
 inline F32x16 LoadRows(const T* p) {
