@@ -1,6 +1,7 @@
 // What the calls of the CUDA kernel API do around the kernels, in the emulation: every way to
 // descend gives the same bits, X is read once where it fits, every error of the runtime is
 // reported.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -245,6 +246,42 @@ void TestCancelled() {
   }
 }
 
+// A workspace that is a byte too small, or missing: nothing is launched, no output touched.
+void TestWorkspaceTooSmall() {
+  const cuda::Device device = TestDevice();
+  for (const Problem& problem :
+       {Problem(50, 3, 1, DType::kFloat64, 2), Problem(50, 3, 17, DType::kFloat64, 2)}) {
+    Data data = problem.data;
+    data.x = problem.x.data();
+    data.w = problem.w.data();
+    data.y = problem.y.data();
+    std::vector<double> out(problem.w.size(), -1), losses(3, -1);
+    Descent descent = problem.descent;
+    descent.rates = problem.rates.data();
+    descent.w = out.data();
+    descent.losses = losses.data();
+    const std::int64_t once = cuda::WorkspaceBytes(data, device);
+    const std::int64_t steps = cuda::DescentWorkspaceBytes(data, descent, device);
+    std::vector<double> memory(std::max(once, steps) / 8 + 1);
+    machine().launches = 0;
+    for (const bool missing : {false, true}) {
+      void* workspace = missing ? nullptr : memory.data();
+      const Status pass = cuda::ComputeLossGrad(data, {losses.data(), false, out.data()}, device,
+                                                nullptr, workspace, missing ? once : once - 1);
+      const Status descended = cuda::ComputeDescent(data, descent, device, nullptr, workspace,
+                                                    missing ? steps : steps - 1);
+      for (const Status& status : {pass, descended}) {
+        Expect(status.code() == Status::Code::kInvalidArgument &&
+                   status.message().find("the workspace has ") == 0,
+               "a workspace too small: " + status.message());
+      }
+    }
+    Expect(machine().launches == 0 && out == std::vector<double>(out.size(), -1) &&
+               losses == std::vector<double>(3, -1),
+           "a workspace too small touches nothing");
+  }
+}
+
 // A kernel's limit of shared memory is the kernel's, not the call's: one thread may launch it with
 // less between another's asking for it and its launch.
 void TestSharedMemoryOfTwoThreads() {
@@ -415,6 +452,7 @@ int main() {
   TestDescentInChunks();
   TestProductsOfTheCaller();
   TestCancelled();
+  TestWorkspaceTooSmall();
   TestSharedMemoryOfTwoThreads();
   TestResidentDescent();
   TestErrors();
