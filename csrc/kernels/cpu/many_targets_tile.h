@@ -42,7 +42,9 @@ class Feed {
       bytes_ = y_bytes_;
       y_bytes_ = 0;
     }
-    const double share = static_cast<double>(steps) / static_cast<double>(Max(steps_, steps));
+    // With d = 0 there are no steps at all.
+    const double share =
+        static_cast<double>(steps) / static_cast<double>(Max<std::int64_t>(Max(steps_, steps), 1));
     const std::int64_t taken =
         Min(static_cast<std::int64_t>(share * static_cast<double>(bytes_ + y_bytes_)), bytes_);
     steps_ -= steps;
