@@ -82,7 +82,7 @@ def linear_l2_loss(
         loss, _ = stock.loss_and_grad(x, w, y, weights, intercept)
     else:
         loss, _ = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
-    return loss if loss.shape.rank == 0 else tf.reduce_sum(loss)
+    return _total(loss, x)
 
 
 def linear_l2_loss_and_grad(
@@ -131,10 +131,10 @@ def linear_l2_loss_and_grad(
     x, w, y, weights = _convert(x, w, y, sample_weight)
     if stock.active():
         loss, grad = stock.loss_and_grad(x, w, y, weights, intercept)
-        return LossAndGrad(loss if loss.shape.rank == 0 else tf.reduce_sum(loss), grad)
+        return LossAndGrad(_total(loss, x), grad)
     loss, grad = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
     grad = _gradients.saved_gradient(x, grad, w, y, weights, intercept)
-    return LossAndGrad(loss if loss.shape.rank == 0 else tf.reduce_sum(loss), grad)
+    return LossAndGrad(_total(loss, x), grad)
 
 
 def gradient_descent(
@@ -203,6 +203,12 @@ def gradient_descent(
     )
 
 
+def _total(loss: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """One loss, of the losses of a batch."""
+    # A new tensor takes 1 µs to tell its shape; x has told it before, if it is used twice.
+    return loss if x.shape.rank == 2 or loss.shape.rank == 0 else tf.reduce_sum(loss)
+
+
 def _convert(
     x: TensorLike, w: TensorLike, y: TensorLike, sample_weight: TensorLike | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
@@ -229,14 +235,21 @@ def _convert(
             f"w must have x's dtype, {allowed}, got {w_dtype.name}; convert it with tf.cast"
         )
     y = _as_tensor(y, "y", w_dtype)
-    weights = [] if sample_weight is None else [_as_tensor(sample_weight, "sample_weight", w_dtype)]
-    for argument, value in (("y", y), *(("sample_weight", s) for s in weights)):
-        if value.dtype is not w_dtype:
-            raise TypeError(
-                f"{argument} must have w's dtype, {w_dtype.name}, got {value.dtype.name}; "
-                "convert it with tf.cast"
-            )
-    return x, w, y, weights
+    if y.dtype is not w_dtype:
+        raise _mismatch("y", y, w_dtype)
+    if sample_weight is None:
+        return x, w, y, []
+    s = _as_tensor(sample_weight, "sample_weight", w_dtype)
+    if s.dtype is not w_dtype:
+        raise _mismatch("sample_weight", s, w_dtype)
+    return x, w, y, [s]
+
+
+def _mismatch(argument: str, got: tf.Tensor, dtype: tf.DType) -> TypeError:
+    return TypeError(
+        f"{argument} must have w's dtype, {dtype.name}, got {got.dtype.name}; "
+        "convert it with tf.cast"
+    )
 
 
 def _as_tensor(value: TensorLike, name: str, dtype: tf.DType) -> tf.Tensor:
