@@ -20,10 +20,12 @@ from .results import Timing
 
 Call = Callable[[], Any]
 
-# A sample lasts at least this long: shorter calls are repeated within it. A call that takes longer
-# than COLD is not run once more to warm the caches, which it would fill with its own data anyway.
-SAMPLE = 300e-6
-COLD = 5e-3
+# A sample lasts at least this long: shorter calls are repeated within it. As many calls before it
+# are not timed. After a pause they find code out of the caches and processors that were halted: an
+# eager call of 40 us takes 400. A call that takes longer than COLD is spared that half of a
+# millisecond's worth of warming up.
+SAMPLE = 1e-3
+COLD = 20e-3
 DISTURBED = 0.05
 # Samples of a quick call in each round, at most. Here the memory's speed flips between 50 and
 # 80 GB/s within a round: with one sample each, a call and the read beside it fell on either side.
@@ -141,13 +143,8 @@ def _turns(own: float, slowest: float) -> int:
 
 
 def _sample(call: Call, inner: int) -> float:
-    if inner > 1:
-        call()
-        return _elapsed(call, inner)
-    start = time.perf_counter()
-    call()
-    first = time.perf_counter() - start
-    return first if first > COLD else _elapsed(call, 1)
+    first = _elapsed(call, inner)
+    return first if first > COLD else _elapsed(call, inner)
 
 
 def _elapsed(call: Call, times: int) -> float:
