@@ -53,14 +53,9 @@ struct Fused {
 
   static constexpr int kBeyond = kPairs ? 2 * W : W;
 
-  // How far ahead X is fetched. 2 KiB ahead read 0.6-0.7 of what this reads; beyond, what is
-  // fetched displaces what is in use.
-  static constexpr int kAhead = 16384;
-
   // Rows' residuals from their dots: s r, and the sums. kLaneRows vectors of W rows; lane i of the
-  // h-th is row i·kLaneRows + h. Of 16-bit X in float: with doubles that was half of the work of
-  // two columns (22 rather than 33 GB/s). Subtracting starts with y, so that what cancels cancels
-  // without an error.
+  // h-th is row i·kLaneRows + h. In C: y is subtracted before the dot is complete, so that what
+  // cancels cancels without an error. Doubles for this were half of the work of two columns.
   struct Target {
     const TY* y;
     const TY* s;
@@ -70,57 +65,31 @@ struct Fused {
     // What the dots of the rows from row i on are added to.
     template <int kLaneRows>
     [[gnu::always_inline]] void Start(std::int64_t i, V (&start)[kLaneRows]) const {
-      if (!kPairs || y == nullptr) {
+      if (y != nullptr) LoadLanes(y + i, start);
 #pragma GCC unroll 2
-        for (int h = 0; h < kLaneRows; ++h) start[h] = kPairs ? bias : Zero(V{});
-      } else {
-        LoadLanes(y + i, start);
-#pragma GCC unroll 2
-        for (int h = 0; h < kLaneRows; ++h) start[h] = Sub(bias, start[h]);
-      }
+      for (int h = 0; h < kLaneRows; ++h) start[h] = y != nullptr ? Sub(bias, start[h]) : bias;
     }
 
     // Of the rows from row i on, `valid` of them; r: their dots, added to Start.
     template <int kLaneRows>
     [[gnu::always_inline]] void Residuals(const V (&r)[kLaneRows], std::int64_t i,
                                           std::int64_t valid, V (&c)[kLaneRows]) {
-      if constexpr (!kPairs) {
-        c[0] = Residuals(r[0], i, valid);
-      } else {
-        V rows[kLaneRows];
+      if (s != nullptr) LoadLanes(s + i, c);
 #pragma GCC unroll 2
-        for (int h = 0; h < kLaneRows; ++h) {
-          const std::int64_t lanes = (valid - h + kLaneRows - 1) / kLaneRows;
-          rows[h] = lanes < W ? KeepFirst(r[h], static_cast<int>(lanes)) : r[h];
-        }
+      for (int h = 0; h < kLaneRows; ++h) {
+        const std::int64_t lanes = (valid - h + kLaneRows - 1) / kLaneRows;
+        const V row = lanes < W ? KeepFirst(r[h], static_cast<int>(lanes)) : r[h];
         if (s == nullptr) {
-#pragma GCC unroll 2
-          for (int h = 0; h < kLaneRows; ++h) {
-            c[h] = rows[h];
-            AddResiduals(c[h], sums);
-          }
+          c[h] = row;
+          AddResiduals(row, sums);
         } else {
-          LoadLanes(s + i, c);
-#pragma GCC unroll 2
-          for (int h = 0; h < kLaneRows; ++h) {
-            c[h] = Mul(c[h], rows[h]);
-            AddResiduals(c[h], rows[h], sums);
-          }
+          c[h] = Mul(c[h], row);
+          AddResiduals(c[h], row, sums);
         }
       }
     }
 
    private:
-    [[gnu::always_inline]] V Residuals(F32x16 dot, std::int64_t i, std::int64_t valid) {
-      const F64x8 low = Residual(Low(dot), Low(bias), At(y, i), At(s, i), valid, 0, sums);
-      const F64x8 high =
-          Residual(High(dot), Low(bias), At(y, i + 8), At(s, i + 8), valid - 8, 1, sums);
-      return Round(low, high);
-    }
-    [[gnu::always_inline]] V Residuals(F64x8 dot, std::int64_t i, std::int64_t valid) {
-      return Residual(dot, bias, At(y, i), At(s, i), valid, 0, sums);
-    }
-
     static void LoadLanes(const TY* p, V (&v)[1]) { v[0] = Load(p); }
     [[gnu::always_inline]] static void LoadLanes(const TY* p, V (&v)[2]) {
       if constexpr (sizeof(TY) == 2) {
@@ -180,19 +149,26 @@ struct Fused {
     static constexpr int kMaxColumns = D;
     static constexpr int kSums = D;
     static constexpr std::int64_t kFlush = 32 * W;
-    // Pairs of an odd number of columns straddle rows: a lane is two of them.
-    static constexpr int kLaneRows = kPairs && D % 2 == 1 ? 2 : 1;
+    // Pairs of an odd number of columns straddle rows: a lane is two of them. Not of 26 vectors and
+    // more, most of them in memory meanwhile: 15 columns of bfloat16 came from beyond the caches at
+    // 14 GB/s a core rather than 25, although from the second-level cache at 35 rather than 26.
+    static constexpr bool kPaired = kPairs && (D % 2 == 0 || D < 13);
+    static constexpr int kLaneRows = kPaired && D % 2 == 1 ? 2 : 1;
     static constexpr int kGroupRows = kLaneRows * W;
     // Whether a group is loaded before the one before it is added up, as far as registers suffice:
     // a tenth faster from the second-level cache. Not wider elements, bound by memory: 3 columns
     // of float32 took a tenth longer.
-    static constexpr bool kOverlap = kPairs && D <= 6;
+    static constexpr bool kOverlap = kPaired && D <= 6;
     // Groups summed side by side, to hide the latency of an add.
     static constexpr int kGroups = kOverlap ? 1 : D <= 1 ? 4 : D <= 3 ? 2 : 1;
     // Sums of a row, for the same reason: a step over 1000 packed rows takes 0.47 us rather than
     // 0.56 with 10 columns. The transposition of 13 to 15 leaves no register for a second. 16
     // columns of bfloat16 came from the second-level cache at 37 GB/s with one, at 48 with four.
-    static constexpr int kDots = kPairs && D >= 8 ? 4 : D >= 4 && (D <= 12 || D == W) ? 2 : 1;
+    static constexpr int kDots = kPaired && D >= 8 ? 4 : D >= 4 && (D <= 12 || D == W) ? 2 : 1;
+
+    // How far ahead rows are fetched: 8 KiB of X and y. 2 KiB ahead read 0.6-0.7 of what this
+    // reads, and 16 to 32 KiB 0.82-0.9: what is fetched displaces what is in use.
+    static constexpr int kRowsAhead = 8192 / (D * sizeof(T) + sizeof(TY)) / kGroupRows * kGroupRows;
 
     [[gnu::noinline]] static void Block(const T* x, std::int64_t, std::int64_t rows, const C* w,
                                         Target& outer, double* lanes) {
@@ -248,9 +224,11 @@ struct Fused {
 #pragma GCC unroll 16
         for (int j = 0; j < D; ++j) group.column[j] = Load(x + j * W);
       } else {
-        PrefetchAhead<D * kGroupRows * sizeof(T)>(x, kAhead);
-        if (target.y != nullptr) PrefetchAhead<kGroupRows * sizeof(TY)>(target.y + i, kAhead);
-        if constexpr (kPairs) {
+        PrefetchAhead<D * kGroupRows * sizeof(T)>(x, kRowsAhead * D * sizeof(T));
+        if (target.y != nullptr) {
+          PrefetchAhead<kGroupRows * sizeof(TY)>(target.y + i, kRowsAhead * sizeof(TY));
+        }
+        if constexpr (kPaired) {
           constexpr int kLanePairs = kLaneRows * D / 2;
           V pair[PowerOfTwo(kLanePairs)];
           LoadColumns<kLanePairs>(reinterpret_cast<const C*>(x), pair);
@@ -282,19 +260,20 @@ struct Fused {
       }
     }
 
-    // start + Σⱼ weight[j]·column[j].
+    // start + Σⱼ weight[j]·column[j]. Of several sums, `start` joins when they are complete: a sum
+    // that begins as large as y rounds all the way.
     [[gnu::always_inline]] static V Dot(const V* weight, const V* column, V start) {
       V sum[kDots];
-      sum[0] = Fma(weight[0], column[0], start);
+      sum[0] = kDots == 1 ? Fma(weight[0], column[0], start) : Mul(weight[0], column[0]);
 #pragma GCC unroll 4
       for (int j = 1; j < kDots; ++j) sum[j] = Mul(weight[j], column[j]);
 #pragma GCC unroll 16
       for (int j = kDots; j < D; ++j) {
         sum[j % kDots] = Fma(weight[j], column[j], sum[j % kDots]);
       }
-      if constexpr (kDots == 4) return Add(Add(sum[0], sum[1]), Add(sum[2], sum[3]));
-      if constexpr (kDots == 2) return Add(sum[0], sum[1]);
-      return sum[0];
+      if constexpr (kDots == 1) return sum[0];
+      if constexpr (kDots == 2) return Add(Add(sum[0], start), sum[1]);
+      if constexpr (kDots == 4) return Add(Add(Add(sum[0], sum[1]), start), Add(sum[2], sum[3]));
     }
 
     static void Finish(const double* lanes, double* grad) {

@@ -122,7 +122,7 @@ class Rolling {
         y_group[row] = y[t * kRowsPerFlush + i + row];
       }
       StoreF64(c + t * 8, Residual(dots[t], bias_[t], y != nullptr ? y_group : nullptr,
-                                   s != nullptr ? s_group : nullptr, rows, 0, sums_[t]));
+                                   s != nullptr ? s_group : nullptr, rows, sums_[t]));
     }
   }
 

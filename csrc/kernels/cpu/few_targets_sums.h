@@ -57,20 +57,6 @@ inline const C* At(const C* base, std::int64_t i) {
   return base == nullptr ? nullptr : base + i;
 }
 
-// r = dot + bias − y; loss += s r²; returns s r. Zero from row `valid` on. In double: the
-// subtraction is exact where prediction and target nearly cancel.
-template <class C>
-[[gnu::always_inline]] inline F64x8 Residual(F64x8 dot, F64x8 bias, const C* y, const C* s,
-                                             std::int64_t valid, int half, Sums& sums) {
-  F64x8 r = Add(dot, bias);
-  if (y != nullptr) r = Sub(r, LoadF64(y));
-  if (valid < 8) r = KeepFirst(r, valid < 0 ? 0 : static_cast<int>(valid));
-  const F64x8 sr = s != nullptr ? Mul(LoadF64(s), r) : r;
-  sums.loss[half] = Fma(sr, r, sums.loss[half]);
-  sums.bias[half] = Add(sums.bias[half], sr);
-  return sr;
-}
-
 [[gnu::always_inline]] inline void AddResiduals(F32x16 sr, F32x16 r, Sums& sums) {
   const F64x8 low = Low(sr), high = High(sr);
   sums.loss[0] = Fma(low, Low(r), sums.loss[0]);
@@ -91,3 +77,16 @@ template <class C>
   sums.bias[0] = Add(sums.bias[0], sr);
 }
 [[gnu::always_inline]] inline void AddResiduals(F64x8 r, Sums& sums) { AddResiduals(r, r, sums); }
+
+// r = dot + bias − y; loss += s r²; returns s r. Zero from row `valid` on. In double: the
+// subtraction is exact where prediction and target nearly cancel.
+template <class C>
+[[gnu::always_inline]] inline F64x8 Residual(F64x8 dot, F64x8 bias, const C* y, const C* s,
+                                             int valid, Sums& sums) {
+  F64x8 r = Add(dot, bias);
+  if (y != nullptr) r = Sub(r, LoadF64(y));
+  if (valid < 8) r = KeepFirst(r, valid);
+  const F64x8 sr = s != nullptr ? Mul(LoadF64(s), r) : r;
+  AddResiduals(sr, r, sums);
+  return sr;
+}
