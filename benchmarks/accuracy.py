@@ -117,8 +117,9 @@ def _cancelling(rng: Any, n: int, d: int, dtype: Any) -> Problem:
 
 
 CASES = {"plain": _plain, "badly scaled": _badly_scaled, "cancelling": _cancelling}
+# A root mean square over s seeds is itself known to 1/√(2s): few do where errors differ by factors.
 SIZES: dict[str, list[tuple[int | None, int, int]]] = {  # n (None: 1e8), d, seeds
     "plain": [(None, 1, 1), (None, 2, 1), (1_000_000, 2, 5), (100_000, 16, 5), (1_000, 1_000, 5)],
     "badly scaled": [(1_000, 13, 20), (100_000, 13, 5)],
-    "cancelling": [(1_000, 3, 20), (100_000, 16, 5), (2_000, 1_000, 5)],
+    "cancelling": [(1_000, 3, 50), (100_000, 16, 50), (2_000, 1_000, 5)],
 }
