@@ -164,7 +164,7 @@ struct Fused {
     // Sums of a row, for the same reason: a step over 1000 packed rows takes 0.47 us rather than
     // 0.56 with 10 columns. The transposition of 13 to 15 leaves no register for a second. 16
     // columns of bfloat16 came from the second-level cache at 37 GB/s with one, at 48 with four.
-    static constexpr int kDots = kPaired && D >= 8 ? 4 : D >= 4 && (D <= 12 || D == W) ? 2 : 1;
+    static constexpr int kDots = D < 4 || (!kPaired && D > 12 && D != W) ? 1 : D < 8 ? 2 : 4;
 
     // How far ahead rows are fetched: 8 KiB of X and y. 2 KiB ahead read 0.6-0.7 of what this
     // reads, and 16 to 32 KiB 0.82-0.9: what is fetched displaces what is in use.
@@ -308,7 +308,9 @@ struct Fused {
       // The gradient of one group of rows is summed between the dots of the next, so that reading
       // and fetching go on evenly and nothing waits for the residuals.
       alignas(64) C c[W];
-      StoreResiduals(Dots<0, W>(x, d, weight, [](auto) {}), 0, rows, target, c);
+      V halves[2];
+      HalfDots(x, d, weight, [](auto) {}, halves);
+      StoreResiduals(halves, 0, rows, target, c);
       const auto add = [&](auto row) __attribute__((always_inline)) {
         const V cr = Set(c[row]);
 #pragma GCC unroll 8
@@ -319,8 +321,8 @@ struct Fused {
       };
       for (std::int64_t i = W; i < rows; i += W) {
         if (target.y != nullptr) PrefetchAhead<W * sizeof(TY)>(target.y + i, kAhead);
-        const V dots = Dots<0, W>(x + W * d, d, weight, add);
-        StoreResiduals(dots, i, rows - i, target, c);
+        HalfDots(x + W * d, d, weight, add, halves);
+        StoreResiduals(halves, i, rows - i, target, c);
         x += W * d;
       }
       ForEachRow(add, std::make_integer_sequence<int, W>{});
@@ -336,11 +338,12 @@ struct Fused {
       outer.sums = target.sums;
     }
 
-    [[gnu::always_inline]] static void StoreResiduals(V dots, std::int64_t i, std::int64_t valid,
-                                                      Target& target, C* c) {
+    // Of W rows, from the two halves of their dots. As in Across, y goes in between.
+    [[gnu::always_inline]] static void StoreResiduals(const V (&halves)[2], std::int64_t i,
+                                                      std::int64_t valid, Target& target, C* c) {
       V r[1], sr[1];
       target.Start(i, r);
-      r[0] = Add(dots, r[0]);
+      r[0] = Add(Add(halves[0], r[0]), halves[1]);
       target.Residuals(r, i, valid, sr);
       Store(c, sr[0]);
     }
@@ -354,6 +357,14 @@ struct Fused {
     [[gnu::always_inline]] static void ForEachRow(const Body& body,
                                                   std::integer_sequence<int, kRow...>) {
       (body(std::integral_constant<int, kRow>{}), ...);
+    }
+
+    // Lane i of the two halves: what add up to the dot of row i.
+    template <class Meanwhile>
+    [[gnu::always_inline]] static void HalfDots(const T* x, std::int64_t d, const V* weight,
+                                                const Meanwhile& meanwhile, V (&halves)[2]) {
+      const V first = Dots<0, W / 2>(x, d, weight, meanwhile);
+      Unzip(first, Dots<W / 2, W / 2>(x, d, weight, meanwhile), halves[0], halves[1]);
     }
 
     // Lane i of the result: the dot of row kFirst + i % kRows, of W / kRows partial sums; depth
