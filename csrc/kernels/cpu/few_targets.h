@@ -330,6 +330,12 @@ struct FewTargets {
         }
         double lanes[8];
         Store(lanes, total);
+        if (j + 8 <= whole) {
+          for (int lane = 0; lane < 8; ++lane) {
+            grad[(j + lane) * p.k + t] = static_cast<C>(lanes[lane]);
+          }
+          continue;
+        }
         for (std::int64_t lane = 0; lane < 8; ++lane) {
           const std::int64_t column =
               p.d <= kNarrow ? (j + lane < p.d ? j + lane : -1) : ColumnOf<W>(p.d, j + lane);
