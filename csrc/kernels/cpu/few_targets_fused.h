@@ -65,31 +65,44 @@ struct Fused {
     // What the dots of the rows from row i on are added to.
     template <int kLaneRows>
     [[gnu::always_inline]] void Start(std::int64_t i, V (&start)[kLaneRows]) const {
-      if (y != nullptr) LoadLanes(y + i, start);
+      if (y != nullptr) {
+        LoadLanes(y + i, start);
 #pragma GCC unroll 2
-      for (int h = 0; h < kLaneRows; ++h) start[h] = y != nullptr ? Sub(bias, start[h]) : bias;
+        for (int h = 0; h < kLaneRows; ++h) start[h] = Sub(bias, start[h]);
+      } else {
+#pragma GCC unroll 2
+        for (int h = 0; h < kLaneRows; ++h) start[h] = bias;
+      }
     }
 
     // Of the rows from row i on, `valid` of them; r: their dots, added to Start.
     template <int kLaneRows>
     [[gnu::always_inline]] void Residuals(const V (&r)[kLaneRows], std::int64_t i,
                                           std::int64_t valid, V (&c)[kLaneRows]) {
-      if (s != nullptr) LoadLanes(s + i, c);
+      if (s != nullptr) {
+        LoadLanes(s + i, c);
 #pragma GCC unroll 2
-      for (int h = 0; h < kLaneRows; ++h) {
-        const std::int64_t lanes = (valid - h + kLaneRows - 1) / kLaneRows;
-        const V row = lanes < W ? KeepFirst(r[h], static_cast<int>(lanes)) : r[h];
-        if (s == nullptr) {
-          c[h] = row;
-          AddResiduals(row, sums);
-        } else {
+        for (int h = 0; h < kLaneRows; ++h) {
+          const V row = Valid(r[h], h, kLaneRows, valid);
           c[h] = Mul(c[h], row);
           AddResiduals(c[h], row, sums);
+        }
+      } else {
+#pragma GCC unroll 2
+        for (int h = 0; h < kLaneRows; ++h) {
+          c[h] = Valid(r[h], h, kLaneRows, valid);
+          AddResiduals(c[h], sums);
         }
       }
     }
 
    private:
+    // Of the h-th of lane_rows vectors, the lanes of the first `valid` rows; zeros elsewhere.
+    [[gnu::always_inline]] static V Valid(V r, int h, int lane_rows, std::int64_t valid) {
+      const std::int64_t lanes = (valid - h + lane_rows - 1) / lane_rows;
+      return lanes < W ? KeepFirst(r, static_cast<int>(lanes)) : r;
+    }
+
     static void LoadLanes(const TY* p, V (&v)[1]) { v[0] = Load(p); }
     [[gnu::always_inline]] static void LoadLanes(const TY* p, V (&v)[2]) {
       if constexpr (sizeof(TY) == 2) {
