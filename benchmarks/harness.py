@@ -27,7 +27,7 @@ class Mode:
 
     @classmethod
     def full(cls) -> Mode:
-        return cls("full", seconds=1.5, rounds=7, large=8 * last_level_cache_bytes())
+        return cls("full", seconds=1.5, rounds=5, large=8 * last_level_cache_bytes())
 
     @classmethod
     def quick(cls) -> Mode:

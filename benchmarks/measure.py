@@ -22,8 +22,7 @@ Call = Callable[[], Any]
 
 # A sample lasts at least this long: shorter calls are repeated within it. As many calls before it
 # are not timed. After a pause they find code out of the caches and processors that were halted: an
-# eager call of 40 us takes 400. A call that takes longer than COLD is spared that half of a
-# millisecond's worth of warming up.
+# eager call of 40 us takes 400. To a call that takes longer than COLD that makes no difference.
 SAMPLE = 1e-3
 COLD = 20e-3
 DISTURBED = 0.05
