@@ -22,7 +22,7 @@ Call = Callable[[], Any]
 
 # A sample lasts at least this long: shorter calls are repeated within it. As many calls before it
 # are not timed. After a pause they find code out of the caches and processors that were halted: an
-# eager call of 40 us takes 400. To a call that takes longer than COLD that makes no difference.
+# eager call of 40 us takes 400. Of a call longer than COLD that would be less than 2%.
 SAMPLE = 1e-3
 COLD = 20e-3
 DISTURBED = 0.05
