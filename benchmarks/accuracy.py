@@ -29,11 +29,12 @@ def suite(s: Session) -> Iterator[Row]:
 
 
 def _rows(s: Session, name: str, make: Any, dtype: Any, many: int) -> Iterator[Row]:
+    fewer = {"quick": 5, "smoke": 1}
     for n, d, seeds in SIZES[name]:
         n = many if n is None else min(n, many)
         worst: dict[str, list[Error]] = {}
         failures: dict[str, str] = {}
-        for seed in range(seeds if s.mode.name != "smoke" else 1):
+        for seed in range(min(seeds, fewer.get(s.mode.name, seeds))):
             problem = make(np.random.default_rng(seed), n, d, dtype)
             loss, grad, scale = _truth(problem)
             for peer in s.peers:
