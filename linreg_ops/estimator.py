@@ -238,9 +238,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             self._warn_not_converged()
         return intercept, coef
 
-    def _keep_losses(
-        self, rows: direct.Rows, before: Array, intercept: Array, coef: Array
-    ) -> None:
+    def _keep_losses(self, rows: direct.Rows, before: Array, intercept: Array, coef: Array) -> None:
         loss, _ = rows.loss_and_gradient(rows.inner(intercept, coef))
         self.loss_ = rows.original_loss(loss)
         self.loss_curve_ = np.append(before, self.loss_).astype(np.float64)
