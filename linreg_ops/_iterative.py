@@ -1,7 +1,7 @@
 """Least squares by steps, each of them one fused pass over X in X's own type.
 
-With Y = 0 the gradient that the kernel computes is the Hessian-vector product XᵀS·X·P, which is what
-conjugate gradients need; gradient descent is one call for all of its steps.
+With Y = 0 the gradient that the kernel computes is the Hessian-vector product XᵀS·X·P, which is
+what conjugate gradients need; gradient descent is one call for all of its steps.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `Rows` gives the data shifted by its first row, which leaves the digits that a large offset hides,
 and scaled by powers of two, which rounds nothing. `factorize_qr` reduces it to a triangle,
 `factorize_gram` to cross products; either gives a `Factor`, which solves, refines a solution by the
-gradient at it, and tells how far from the least loss any other weights are. X is never copied whole.
+gradient at it, and tells how far from the least loss any other weights are. X is not copied whole.
 
 Sources: Golub, "Numerical methods for solving linear least squares problems", 1965 (QR); Björck,
 "Stability analysis of the method of seminormal equations for linear least squares problems", 1987
@@ -31,7 +31,7 @@ EXTENDED = 3_000_000
 def power_of_two(value: Any) -> Array:
     """2^-e with value·2^-e in [½, 1), as far as both are normal numbers; 1 for zeros."""
     _, exponent = np.frexp(np.asarray(value, np.float64))
-    return np.ldexp(1.0, -np.clip(exponent, -1000, 1000))
+    return np.asarray(np.ldexp(1.0, -np.clip(exponent, -1000, 1000)))
 
 
 class Rows:
@@ -185,7 +185,7 @@ def factorize_qr(rows: Rows) -> tuple[Factor, Array]:
     rows.rows_per_block = max(rows.rows_per_block, 4 * (c + k))
     r = np.zeros((0, c + k))
     for a, b in rows.blocks():
-        r = np.linalg.qr(np.vstack([r, np.hstack([a, b])]), mode="r")
+        r = np.asarray(np.linalg.qr(np.vstack([r, np.hstack([a, b])]), mode="r"))
     p = int(rows.intercept)
     triangle, target = r[p : max(c, p), p:c], r[p : max(c, p), c:]
     length = np.linalg.norm(triangle, axis=0)

@@ -34,7 +34,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 SOLVERS = ("auto", "exact", "gram", "cg", "gd")
-# Floating-point operations up to which QR is a matter of a second, and a direct solution of minutes.
+# Floating-point operations up to which QR takes about a second, and a direct solution a minute.
 QR_WORK, DIRECT_WORK = 2e10, 1e12
 # More columns than this (and as many rows) take an SVD of minutes: steps are tried first.
 DIRECT_COLUMNS = 1000
@@ -152,7 +152,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                 raise ValueError("sample_weight must not be all zero")
 
         rows = direct.Rows(x, targets, s, self.fit_intercept)
-        self.learning_rate_ = None
+        self.learning_rate_: Any = None
         self.condition_ = np.nan
         solver, self.solver_reason_ = self._choose(rows)
         if solver in ("exact", "gram"):

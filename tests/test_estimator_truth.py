@@ -136,7 +136,7 @@ def test_a_common_factor_of_the_weights_cancels(dtype, factor, parameters, rng):
 
 
 def test_nearly_dependent_columns(rng):
-    """2000 × 40 of condition 2.4e7: after 1000 steps, a39 was -265 where it is -687."""
+    """2000 x 40 of condition 2.4e7: after 1000 steps, a39 was -265 where it is -687."""
     u, _ = np.linalg.qr(rng.normal(size=(2000, 40)))
     v, _ = np.linalg.qr(rng.normal(size=(40, 40)))
     x = u * np.logspace(0, -np.log10(2.4e7), 40) @ v
