@@ -5,10 +5,11 @@ TensorFlow is found, not imported: an import takes seconds.
 It is the one that this Python imports. A build that pip isolates does not see what is installed
 around it, so the environment's own folders are looked through as well: what is there need not be
 downloaded again to be built against. The environment variable LINREG_OPS_TENSORFLOWS names the
-folders to look in instead, separated by colons: a library is built for each, as for a wheel that
-holds several.
+folders to look in instead, separated by colons, or by a pattern; what is relative starts at this
+project. A library is built for each, as for a wheel that holds several.
 """
 
+import glob
 import os
 import sys
 import sysconfig
@@ -17,6 +18,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).resolve().parent.parent
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tf-nightly", "tf-nightly-cpu")
 OLDEST, TOO_NEW = (2, 19), (2, 22)
 SUPPORTED = "tensorflow>={}.{},<{}.{}".format(*OLDEST, *TOO_NEW)
@@ -72,11 +74,12 @@ def find_all() -> list[TensorFlow]:
     if not named:
         return [find()]
     result = []
-    for folder in named.split(os.pathsep):
-        found = look_in([folder])
-        if found is None:
-            raise LookupError(f"LINREG_OPS_TENSORFLOWS: there is no TensorFlow in {folder}.")
-        result.append(found)
+    for pattern in named.split(os.pathsep):
+        for folder in sorted(glob.glob(str(ROOT / pattern))) or [pattern]:
+            found = look_in([folder])
+            if found is None:
+                raise LookupError(f"LINREG_OPS_TENSORFLOWS: there is no TensorFlow in {folder}.")
+            result.append(found)
     result.sort(key=lambda found: found.minor)
     minors = [found.minor for found in result]
     if len(set(minors)) < len(minors):
