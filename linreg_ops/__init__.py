@@ -10,15 +10,25 @@ The L2 loss of a linear model and its gradient, ½‖XW - Y‖² and Xᵀ(XW - Y
 (1.5, [-3.0, -3.0])
 """
 
+import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if PathFinder.find_spec("linreg_ops._kernels", __path__) is None:
-    raise ImportError(
-        f"{__path__[0]} is the source folder of linreg_ops, without its compiled libraries: "
-        "run `pip install -e .` there, or start Python in another folder to use the installed one"
-    )
+    # The folder of a clone, which Python finds first when it is started there: its modules are then
+    # those of the installed copy.
+    _clone = Path(__file__).resolve().parent
+    _elsewhere = [entry for entry in sys.path if Path(entry).resolve() != _clone.parent]
+    _installed = PathFinder.find_spec("linreg_ops", _elsewhere)
+    _folders = list(_installed.submodule_search_locations or []) if _installed else []
+    if PathFinder.find_spec("linreg_ops._kernels", _folders) is None:
+        raise ImportError(
+            f"{_clone} is the source folder of linreg_ops, without its compiled libraries, and no "
+            f"installed copy is beside it: run `pip install .` in {_clone.parent}"
+        )
+    __path__[:] = _folders
 
 import wrapt
 

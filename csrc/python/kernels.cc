@@ -261,8 +261,6 @@ py::dict Isas() {
 py::dict BuildConfig() {
   py::dict config;
   config["version"] = LINREG_OPS_VERSION;
-  config["tensorflow_distribution"] = LINREG_OPS_TENSORFLOW_DISTRIBUTION;
-  config["tensorflow_version"] = LINREG_OPS_TENSORFLOW_VERSION;
   config["compiler"] = LINREG_OPS_COMPILER;
   config["cuda_version"] = LINREG_OPS_CUDA_VERSION;  // empty without CUDA
   return config;
