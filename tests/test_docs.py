@@ -13,6 +13,7 @@ MODULES = [
     "linreg_ops",
     "linreg_ops._library",
     "linreg_ops._patch",
+    "linreg_ops.cli.terminal",
     "linreg_ops.demo",
     "linreg_ops.estimator",
     "linreg_ops.keras",
