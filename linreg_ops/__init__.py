@@ -33,8 +33,13 @@ if PathFinder.find_spec("linreg_ops._kernels", __path__) is None:
 import wrapt
 
 if TYPE_CHECKING:
-    from . import keras, kernels, reference
+    from . import keras as keras
+    from . import kernels as kernels
+    from . import plotting as plotting
+    from . import reference as reference
+    from . import training as training
     from ._library import build_info
+    from ._patch import patch, unpatch
     from .estimator import LinearRegression
     from .ops import (
         Descent,
@@ -45,18 +50,18 @@ if TYPE_CHECKING:
     )
     from .stock import stock_ops
 
+# What `import *` brings: no module, whose name could be one of the user's (keras).
 __all__ = [
     "Descent",
     "LinearRegression",
     "LossAndGrad",
     "build_info",
     "gradient_descent",
-    "keras",
-    "kernels",
     "linear_l2_loss",
     "linear_l2_loss_and_grad",
-    "reference",
+    "patch",
     "stock_ops",
+    "unpatch",
 ]
 
 # Where each public name lives. Modules are imported at first use, so that `linreg_ops.kernels`
@@ -69,14 +74,17 @@ _HOME = {
     "linear_l2_loss_and_grad": "ops",
     "LinearRegression": "estimator",
     "build_info": "_library",
+    "patch": "_patch",
     "stock_ops": "stock",
+    "unpatch": "_patch",
 }
+_MODULES = ("keras", "kernels", "plotting", "reference", "training")
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    elif name in __all__:
+    elif name in _MODULES:
         value = import_module(f".{name}", __name__)
     elif name == "__version__":
         value = import_module("._kernels", __name__).build_config()["version"]
@@ -87,9 +95,16 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted([*__all__, *_MODULES, "__version__"])
 
 
 # A process that has TensorFlow gets the ops too, whichever of the two it imports first: loading a
-# SavedModel needs them registered, and touches no name of this package.
+# SavedModel needs them registered, and touches no name of this package. A `.keras` file needs the
+# classes in the same way.
 wrapt.when_imported("tensorflow")(lambda _: import_module(".ops", __name__))
+
+
+@wrapt.when_imported("keras")
+def _register_keras_classes(module: Any) -> None:
+    if module.config.backend() == "tensorflow":
+        import_module(".keras", __name__)
