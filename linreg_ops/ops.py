@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from . import _gradients, _library, _pfor, _statistics, stock
+from . import _gradients, _interruptible, _library, _pfor, _statistics, stock
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
@@ -190,7 +191,8 @@ def gradient_descent(
         TypeError: A dtype has no kernel, or w, y and sample_weight do not share one.
         ValueError: Arguments that do not fit, known while tracing.
         tf.errors.InvalidArgumentError: Arguments that do not fit, known when running.
-        tf.errors.CancelledError: The step was cancelled; it is polled between steps.
+        tf.errors.CancelledError: The step was cancelled.
+        KeyboardInterrupt: Ctrl-C, in eager execution within a second; the steps so far are lost.
 
     >>> import tensorflow as tf, linreg_ops as lo
     >>> x, w, y = tf.constant([[1.], [2.]]), tf.constant([0.]), tf.constant([2., 4.])
@@ -204,6 +206,12 @@ def gradient_descent(
     if stock.active():
         return Descent(*stock.gradient_descent(x, w, y, rate, steps, momentum, weights, intercept))
     try:
+        if _interruptible.wanted(_products(x, w, steps)):
+            types = ("Tx", x.dtype.as_datatype_enum, "Tw", w.dtype.as_datatype_enum)
+            attributes = (*types, "num_sample_weights", len(weights), "intercept", bool(intercept))
+            rate, momentum = (tf.convert_to_tensor(value, tf.float64) for value in (rate, momentum))
+            inputs = [x, w, y, rate, tf.convert_to_tensor(steps, tf.int64), momentum, *weights]
+            return Descent(*_interruptible.run("Linreg>GradientDescent", inputs, attributes, 2))
         return Descent(
             *_ops.linreg_gradient_descent(
                 x, w, y, rate, steps, momentum, weights, intercept=intercept, name=name
@@ -211,6 +219,17 @@ def gradient_descent(
         )
     except _REFUSALS as error:
         raise _explained(error, x, w, y, intercept) from None
+
+
+def _products(x: tf.Tensor, w: tf.Tensor, steps: tf.Tensor | int) -> int:
+    """About the multiplications of a descent, with what a step costs beside them; 0 in a graph."""
+    if not (isinstance(x, tf.__internal__.EagerTensor) and tf.executing_eagerly()):
+        return 0
+    if not isinstance(steps, int):
+        steps = int(steps) if steps.shape.rank == 0 else 0
+    shape, weights = x._shape_tuple(), w._shape_tuple()
+    targets = weights[-1] if len(weights) > 1 else 1
+    return steps * (math.prod(shape) * targets + 300)
 
 
 def _total(loss: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -366,7 +385,8 @@ def _remedy(x: tf.TensorShape, w: tf.TensorShape, y: tf.TensorShape, intercept: 
 def _float64(value: TensorLike, name: str) -> tf.Tensor:
     if isinstance(value, float):
         return value  # the generated wrapper converts it faster
-    value = tf.convert_to_tensor(value, name=name)
+    # The hint is for lists of Python numbers, which would be rounded to float32 on the way.
+    value = tf.convert_to_tensor(value, name=name, dtype_hint=tf.float64)
     if not (value.dtype.is_floating or value.dtype.is_integer):
         raise TypeError(f"{name} must be a real number, got {value.dtype.name}")
     return tf.cast(value, tf.float64)

@@ -8,6 +8,7 @@ import pandas
 import pytest
 import scipy.sparse
 import tensorflow as tf
+from fresh import run
 from oracles import assert_within, problem, truth
 
 import linreg_ops as lo
@@ -459,3 +460,40 @@ def test_slices_along_the_rows(rng):
         loss, grad = lo.linear_l2_loss_and_grad(part, w, target)
         assert_within(loss, exact.loss[0], exact.loss_bound[0])
         assert_within(grad, exact.grad, exact.grad_bound)
+
+
+def test_modules_may_be_imported_again():
+    """Reloaded, or purged and imported again: what they register takes the place of the old."""
+    run("""
+    import importlib, sys
+    import tensorflow as tf
+    import linreg_ops as lo
+    import linreg_ops.ops, linreg_ops.stock, linreg_ops.kernels
+
+    def check():
+        import linreg_ops as lo
+        w = tf.Variable([1.0, 1.0])
+        with tf.GradientTape() as tape:
+            loss = lo.linear_l2_loss(tf.constant([[1.0, 2.0], [3.0, 4.0]]), w, tf.zeros([2]))
+        assert tape.gradient(loss, w).numpy().tolist() == [24.0, 34.0]
+        x = tf.ones([3, 2, 2])
+        losses = tf.vectorized_map(lambda x: lo.linear_l2_loss(x, w, tf.zeros([2])), x)
+        assert losses.numpy().tolist() == [4.0] * 3
+        assert lo.gradient_descent(x[0], w, tf.zeros([2]), 0.0, 1).losses.shape == [2]
+        # The gradient that is registered is that of the module there is.
+        from tensorflow.python.framework import ops
+        registered = ops.gradient_registry.lookup("Linreg>L2LossGrad")
+        assert registered is sys.modules["linreg_ops._gradients"]._l2_loss_grad
+
+    check()
+    for _ in range(2):
+        for name in sorted(sys.modules):
+            if name.startswith("linreg_ops.") and "_kernels" not in name:
+                importlib.reload(sys.modules[name])
+        importlib.reload(lo)
+        check()
+    for _ in range(2):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "linreg_ops"]:
+            del sys.modules[name]
+        check()
+    """)
