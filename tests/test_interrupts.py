@@ -95,6 +95,7 @@ def test_a_signal_ends_an_eager_descent():
     )
     """,
         timeout=90,
+        TF_CPP_MIN_LOG_LEVEL="3",
     )
 
 
@@ -157,39 +158,34 @@ def test_a_long_eager_descent_is_as_a_short_one():
     )
 
 
-def test_a_cancelled_step_ends_long_passes():
-    """Batches of passes, each too short to ask; no descents."""
+def test_a_cancelled_step_ends_a_long_pass():
+    """One that takes minutes: by one thread, in scalar code. See check_kernels.cc for the rest."""
     run(
         """
     import threading
-    import numpy as np
     import tensorflow as tf
-    from tensorflow.python.eager import cancellation
-    from linreg_ops.ops import _ops
+    import linreg_ops
+    from tensorflow.python.eager import cancellation, context, execute
 
-    x = np.zeros((1, 100, 100), np.float32)
-
-    @tf.function
-    def forever(x):
-        x = tf.tile(x, [50_000, 1, 1])
-        total = 0.0
-        for _ in tf.range(1_000_000):
-            loss, _ = _ops.linreg_l2_loss_grad(x, x, x, [])
-            total += loss[0]
-        return total
-
-    manager = cancellation.CancellationManager()
-    call = manager.get_cancelable_function(forever.get_concrete_function(x))
-    threading.Timer(2, manager.start_cancel).start()
-    try:
-        call(tf.constant(x))
-    except tf.errors.CancelledError:
-        pass
-    else:
-        raise AssertionError
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    attributes = ("Tx", tf.float32.as_datatype_enum, "Tw", tf.float32.as_datatype_enum)
+    attributes += ("num_sample_weights", 0, "intercept", False)
+    x = tf.zeros([5000, 5000])
+    for op, inputs, outputs in (("L2LossGrad", [x] * 3, 2), ("HessianVectorProduct", [x] * 2, 1)):
+        manager = cancellation.CancellationManager()
+        threading.Timer(1, manager.start_cancel).start()
+        try:
+            execute.execute_with_cancellation(
+                f"Linreg>{op}", outputs, inputs, attributes, context.context(), manager
+            )
+        except tf.errors.CancelledError as error:
+            assert "cancelled" in str(error)  # our word for it, not TensorFlow's
+        else:
+            raise AssertionError(op)
     """,
-        timeout=90,
+        timeout=180,
         TF_CPP_MIN_LOG_LEVEL="3",
+        LINREG_OPS_ISA="scalar",
     )
 
 
