@@ -20,10 +20,9 @@ def _mismatch(built: str, running: str) -> ImportError:
     return ImportError(
         f"linreg_ops was built against TensorFlow {built}, but TensorFlow {running} is running, "
         "and a library of ops works with the minor version it was built against only. "
-        "Rebuild it for the TensorFlow that is installed: "
-        "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation linreg_ops "
-        "(with cmake, ninja, pybind11 and setuptools installed; from a checkout, with `.` in "
-        "place of the name)",
+        "Rebuild it for the TensorFlow that is installed, in its source folder: "
+        "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation . "
+        "(with cmake, ninja, pybind11 and setuptools installed)",
         name="linreg_ops",
         path=str(_OP_LIBRARY),
     )

@@ -17,7 +17,7 @@ PACKAGE = Path(linreg_ops.__file__).parent
 VERSION = linreg_ops.build_info()["tensorflow_version"]
 # Another minor version, spelt with as many characters.
 OTHER = re.sub(r"\d(?=\.\d+$)", lambda digit: str((int(digit[0]) + 1) % 10), VERSION)
-REMEDY = "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation linreg_ops"
+REMEDY = "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation . "
 
 
 @pytest.fixture
