@@ -134,6 +134,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         Warns:
             ConvergenceWarning: The coefficients are not the least squares; the message says what
                 to do.
+            RuntimeWarning: The loss is too large for a float64; the coefficients are right.
             LinAlgWarning: The coefficients are right, but float64 cannot hold them to the accuracy
                 of the data, as with a column of large offset: predictions round.
 
@@ -233,6 +234,12 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             self.intercept_ = float(intercept[0]) if self._one_target else intercept
 
     def _warn(self, problem: Problem, found: solvers.Solution) -> None:
+        if not np.isfinite(found.loss):
+            warnings.warn(
+                "The loss, ½ Σ s r², is too large for a float64: loss_ is infinite",
+                RuntimeWarning,
+                stacklevel=3,
+            )
         if not found.converged:
             advice = {
                 "gd": "Increase num_steps or the learning rate, or leave the learning rate out.",
