@@ -21,6 +21,7 @@ MODULES = [
     "linreg_ops.ops",
     "linreg_ops.plotting",
     "linreg_ops.reference",
+    "linreg_ops.solvers",
     "linreg_ops.stock",
     "linreg_ops.training",
 ]
