@@ -1,13 +1,17 @@
-"""Every example in the README and in a docstring runs."""
+"""Every example in the README, the documentation and a docstring runs and prints what it says."""
 
+import contextlib
 import doctest
 import importlib
+import io
 import re
+from pathlib import Path
 
 import pytest
 
 import linreg_ops
 
+ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     "linreg_ops",
     "linreg_ops._library",
@@ -36,9 +40,81 @@ def test_public_names_are_documented(name):
     assert len(getattr(linreg_ops, name).__doc__.split()) > 5
 
 
-def test_readme(repository):
-    text = (repository / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+# What README.md's first two lines, before and after, are given.
+GIVEN = """
+import numpy as np, tensorflow as tf, linreg_ops as lo
+x, w, y = np.ones((4, 3)), np.ones((3, 2)), np.zeros((4, 2))
+"""
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Commands that something else runs, and what.
+RUN_ELSEWHERE = {
+    'pip install ".[demo]" && linreg-ops demo': ".ci/run",
+    'pip install ".[demo]"': ".ci/run",
+    'pip install ".[test]" && pytest': ".ci/run",
+    'pip install cmake ninja pybind11 "setuptools>=77" && pip install --no-build-isolation .': (
+        ".ci/matrix.py"
+    ),
+    'pip install ".[benchmark]"': "benchmarks/gpu_host.sh",
+    "python -m benchmarks --quick": "tests/test_benchmarks.py",
+    "python examples/multi_worker.py": "tests/test_distribution.py",
+    "linreg-ops demo": "tests/test_cli.py",
+    "linreg-ops info": "tests/test_cli.py",
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_print_what_the_page_says(repository, page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(GIVEN if page == "README.md" else "", names)
+    for code, output in BLOCK.findall((repository / page).read_text()):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, page, "exec"), names)
+        assert printed.getvalue() == output, code
+
+
+def test_both_lines_of_the_readme_give_the_same(repository):
+    before, after = BLOCK.findall((repository / "README.md").read_text())[0][0].splitlines()
+    names: dict[str, object] = {}
+    exec(GIVEN, names)
+    losses = []
+    for line in (before, after):
+        exec(line, names)
+        losses.append(float(names["loss"]))
+    assert losses[0] == losses[1] == 36.0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_run_somewhere(repository, page):
+    for block in SHELL.findall((repository / page).read_text()):
+        for line in block.splitlines():
+            assert line in RUN_ELSEWHERE, line
+            assert (repository / RUN_ELSEWHERE[line]).exists()
+
+
+def test_the_readme_is_short(repository):
+    assert len((repository / "README.md").read_text().split()) <= 1000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(repository, page):
+    text = re.sub(r"^```.*?^```", "", (repository / page).read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert ((repository / page).parent / target).exists(), target
+
+
+def test_troubleshooting_quotes_messages_that_exist(repository):
+    """The quotes in its headings stand in the sources, where literals may be cut into lines."""
+    files = [*(repository / "linreg_ops").rglob("*.py"), repository / "setup.py"]
+    files += [*(repository / "cmake").iterdir(), repository / "CMakeLists.txt"]
+    files += list((repository / "csrc").rglob("*.cc"))
+    sources = "\n".join(path.read_text() for path in files if path.is_file())
+    sources = re.sub(r"[\"']\s*\n?\s*f?[\"']", "", sources).replace("\\", "")
+    headings = re.findall(r"^### (.*)$", (repository / "docs/troubleshooting.md").read_text(), re.M)
+    quotes = [quote for heading in headings for quote in re.findall(r"`([^`]+)`", heading)]
+    quotes.remove("Op type not registered 'Linreg>L2LossGrad'")  # TensorFlow's
+    assert len(quotes) > 12
+    assert [quote for quote in quotes if quote not in sources] == []
