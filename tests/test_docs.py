@@ -5,6 +5,7 @@ import doctest
 import importlib
 import io
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     "linreg_ops",
     "linreg_ops._library",
+    "linreg_ops._patch",
+    "linreg_ops.cli.terminal",
     "linreg_ops.demo",
     "linreg_ops.estimator",
     "linreg_ops.keras",
@@ -118,3 +121,20 @@ def test_troubleshooting_quotes_messages_that_exist(repository):
     quotes.remove("Op type not registered 'Linreg>L2LossGrad'")  # TensorFlow's
     assert len(quotes) > 12
     assert [quote for quote in quotes if quote not in sources] == []
+
+
+def test_import_of_everything_rebinds_no_module():
+    names = {}
+    exec("from linreg_ops import *", names)
+    brought = {name: value for name, value in names.items() if not name.startswith("__")}
+    assert set(brought) == set(linreg_ops.__all__)
+    assert not [name for name, value in brought.items() if isinstance(value, types.ModuleType)]
+
+
+def test_everything_public_is_listed():
+    """What the modules show to users without an underscore, as far as users are told of it."""
+    for name in dir(linreg_ops):
+        assert getattr(linreg_ops, name) is not None
+    assert {*linreg_ops.__all__, "keras", "kernels", "plotting", "reference", "training"} <= {
+        *dir(linreg_ops)
+    }

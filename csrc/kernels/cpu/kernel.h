@@ -35,6 +35,9 @@ struct Problem {
   const void* sample_weight;  // [n], w_type; null: ones
   double* loss;               // [k]: Σᵢ sᵢ rᵢₜ², without the ½; always written
   void* grad;                 // [d + intercept, k], C; null: not wanted
+  // Asked within tasks that take long; true: the rest of the task may be left out. Null: never.
+  bool (*cancelled)(void* context);
+  void* cancelled_context;
 };
 
 // What to do in which order, a function of shape and types; only `workers` and the size of the

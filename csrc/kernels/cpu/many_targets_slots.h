@@ -43,6 +43,7 @@ void Slot(int slot) const {
   }
   std::int64_t unflushed = 0;
   for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
+    if (p.cancelled != nullptr && p.cancelled(p.cancelled_context)) return;
     const std::int64_t rows = Min(m.chunk_rows, end - row);
     const C* s = SampleWeights(row, rows, buffers.s);
     const C* x;
