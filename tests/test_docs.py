@@ -5,9 +5,11 @@ import doctest
 import importlib
 import io
 import re
+import runpy
 import types
 from pathlib import Path
 
+import matplotlib.pyplot
 import pytest
 
 import linreg_ops
@@ -138,3 +140,18 @@ def test_everything_public_is_listed():
     assert {*linreg_ops.__all__, "keras", "kernels", "plotting", "reference", "training"} <= {
         *dir(linreg_ops)
     }
+
+
+GALLERY = sorted((ROOT / "docs" / "gallery").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", GALLERY, ids=lambda script: script.stem)
+def test_gallery_scripts_draw_their_pictures(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
+    matplotlib.pyplot.close("all")
+    assert "<svg" in (tmp_path / f"{script.stem}.svg").read_text()
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    assert f'"docs/gallery/{script.name}"' in page
+    assert f"(images/{script.stem}.svg)" in page
+    assert (ROOT / "docs" / "images" / f"{script.stem}.svg").exists()
