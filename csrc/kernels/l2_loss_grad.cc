@@ -62,7 +62,7 @@ const char* NameOf(DType type) {
   return "unknown";
 }
 
-Status Validate(const Data& data) {
+Status ValidateSizes(const Data& data) {
   const Shape& shape = data.shape;
   if (shape.n < 0 || shape.d < 0 || shape.k < 0) {
     return Status::InvalidArgument("sizes must not be negative, got " + Describe(shape));
@@ -84,6 +84,12 @@ Status Validate(const Data& data) {
       !FitsInMemory({shape.weight_rows(), shape.k}, sizeof(double))) {
     return Status::InvalidArgument("sizes overflow 64-bit offsets: " + Describe(shape));
   }
+  return Status();
+}
+
+Status Validate(const Data& data) {
+  if (Status status = ValidateSizes(data); !status.ok()) return status;
+  const Shape& shape = data.shape;
   if (data.x == nullptr && shape.n > 0 && shape.d > 0) return MissingArray("x");
   if (data.w == nullptr && shape.weight_rows() > 0 && shape.k > 0) return MissingArray("w");
   return Status();

@@ -121,7 +121,8 @@ ffi::Error L2LossGrad(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBuffer 
   if (Status s = MakeBatch(x, w, &y, weights, intercept, &batch); !s.ok()) return ToFfi(s);
   const Shape& shape = batch.first.shape;
   return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); }, HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         LossGrad out;
         out.loss = batch.Offset(loss->untyped_data(), i, loss_per_target ? shape.k : 1);
@@ -137,7 +138,8 @@ ffi::Error HessianVectorProduct(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer v,
   if (Status s = MakeBatch(x, v, nullptr, weights, intercept, &batch); !s.ok()) return ToFfi(s);
   const Shape& shape = batch.first.shape;
   return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); }, HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         LossGrad out;
         out.grad = batch.Offset(product->untyped_data(), i, shape.weight_rows() * shape.k);
@@ -158,7 +160,9 @@ ffi::Error GradientDescent(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBu
   descent.num_rates = rates.dimensions().size() == 0 ? 1 : descent.num_steps;
   descent.momentum = *momentum.typed_data();
   return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::DescentWorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::DescentWorkspaceBytes(data, count); },
+      HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         Descent one = descent;
         one.w = batch.Offset(new_w->untyped_data(), i, shape.weight_rows() * shape.k);

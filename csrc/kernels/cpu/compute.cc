@@ -49,6 +49,7 @@ Problem ProblemOf(const Data& data) {
   problem.d = data.shape.d;
   problem.k = data.shape.k;
   problem.intercept = data.shape.intercept;
+  problem.wide_y = data.w_type == DType::kFloat32 || data.w_type == DType::kFloat64;
   problem.x = data.x;
   problem.w = data.w;
   problem.y = data.y;
@@ -73,15 +74,15 @@ void WriteValue(double value, DType type, void* array, std::int64_t i) {
 struct Evaluation {
   Problem problem;
   Plan plan;
-  const Kernel* kernel;
+  const Engine* engine;
   char* workspace;
   int stage = 0;
 
   void RunAlone() {
-    kernel->prepare(problem, plan, workspace);
+    engine->prepare(problem, plan, workspace);
     for (int s = 0; s < plan.stages; ++s) {
       for (int task = 0; task < TasksOf(plan, s); ++task) {
-        kernel->run(problem, plan, workspace, s, task, 0);
+        engine->run(problem, plan, workspace, s, task, 0);
       }
     }
   }
@@ -112,11 +113,12 @@ struct Layout {
   std::int64_t bytes;
 };
 
-Layout LayOut(const Data& data, int threads, bool descent, void* workspace) {
+Layout LayOut(const Data& data, int threads, bool descent, const Kernels& kernels,
+              void* workspace) {
   Layout layout = {};
   const bool half = IsHalf(data.w_type);
   const std::int64_t size = data.shape.weight_rows() * data.shape.k * ComputeSize(data);
-  layout.plan = MakePlan(data, threads, descent);
+  layout.plan = MakePlan(data, threads, descent, kernels);
   Arena arena(workspace);
   layout.loss = arena.Take<double>(std::max<std::int64_t>(data.shape.k, 1) * 8);
   if (half) layout.w = arena.Take<void>(size);
@@ -129,13 +131,13 @@ Layout LayOut(const Data& data, int threads, bool descent, void* workspace) {
 
 // One evaluation on several threads.
 void RunTogether(Evaluation& evaluation, const Threads& threads) {
-  evaluation.kernel->prepare(evaluation.problem, evaluation.plan, evaluation.workspace);
+  evaluation.engine->prepare(evaluation.problem, evaluation.plan, evaluation.workspace);
   Stages::Work work;
   work.self = &evaluation;
   work.run = [](void* self, int task, int worker) {
     const Evaluation& e = *static_cast<Evaluation*>(self);
     const IeeeFloats ieee;
-    e.kernel->run(e.problem, e.plan, e.workspace, e.stage, task, worker);
+    e.engine->run(e.problem, e.plan, e.workspace, e.stage, task, worker);
   };
   work.next = [](void* self) {
     Evaluation& e = *static_cast<Evaluation*>(self);
@@ -157,17 +159,15 @@ struct DescentLoop {
   std::int64_t step = 0;
   bool cancelled = false;
 
-  // Not for the loss alone, which has the same bits as one evaluation then.
   void Pack() {
-    if (descent.num_steps == 0) evaluation.plan.packed_offset = -1;
-    if (evaluation.plan.packed_offset < 0) return;
+    if (evaluation.plan.route != Route::kLanePerRowPacked) return;
     kernels.pack(evaluation.problem, evaluation.plan, evaluation.workspace);
   }
 
   void Begin() {
     evaluation.stage = 0;
     evaluation.problem.grad = step < descent.num_steps ? grad : nullptr;
-    evaluation.kernel->prepare(evaluation.problem, evaluation.plan, evaluation.workspace);
+    evaluation.engine->prepare(evaluation.problem, evaluation.plan, evaluation.workspace);
   }
 
   // After an evaluation: records the loss, moves the weights. False at the end.
@@ -207,25 +207,13 @@ struct DescentLoop {
     }
   }
 
-  // Runs the i-th task of the stage at hand. Every other step takes the rows in the other
-  // direction, to begin with those that the one before has left in the second-level cache: of 4 MB
-  // on two threads a step takes 40 us rather than 42. Each half by itself, as threads work from
-  // both ends.
-  void Run(int i, int worker) const {
-    const Evaluation& e = evaluation;
-    if (e.stage == 0 && step % 2 == 1) {
-      const int tasks = TasksOf(e.plan, 0);
-      const int half = e.plan.workers > 1 ? tasks / 2 : tasks;
-      i = i < half ? half - 1 - i : tasks - 1 - (i - half);
-    }
-    e.kernel->run(e.problem, e.plan, e.workspace, e.stage, i, worker);
-  }
-
   void RunAlone() {
     Evaluation& e = evaluation;
     do {
       for (Begin(); e.stage < e.plan.stages; ++e.stage) {
-        for (int i = 0; i < TasksOf(e.plan, e.stage); ++i) Run(i, 0);
+        for (int i = 0; i < TasksOf(e.plan, e.stage); ++i) {
+          e.engine->run(e.problem, e.plan, e.workspace, e.stage, i, 0);
+        }
       }
     } while (Step());
   }
@@ -236,7 +224,8 @@ struct DescentLoop {
     work.self = this;
     work.run = [](void* self, int task, int worker) {
       const IeeeFloats ieee;
-      static_cast<DescentLoop*>(self)->Run(task, worker);
+      const Evaluation& e = static_cast<DescentLoop*>(self)->evaluation;
+      e.engine->run(e.problem, e.plan, e.workspace, e.stage, task, worker);
     };
     work.next = [](void* self) {
       DescentLoop& loop = *static_cast<DescentLoop*>(self);
@@ -259,12 +248,47 @@ bool Parallel(const Plan& plan, const Threads& threads) {
 
 }  // namespace
 
-std::int64_t WorkspaceBytes(const Data& data, int threads) {
-  return LayOut(data, threads, false, nullptr).bytes;
+Status Explain(const Data& sizes, int threads, bool descent, const char* isa, PlanInfo* info) {
+  if (Status status = ValidateSizes(sizes); !status.ok()) return status;
+  const Kernels* kernels = nullptr;
+  if (Status status = FindKernels(isa, sizes.x_type, sizes.w_type, &kernels); !status.ok()) {
+    return status;
+  }
+  if (isa == nullptr) {
+    if (Status status = ActiveIsa(&isa); !status.ok()) return status;
+  }
+  const Layout layout = LayOut(sizes, threads, descent, *kernels, nullptr);
+  *info = {};
+  info->isa = isa;
+  for (const RouteInfo& route : Routes()) {
+    if (route.route == layout.plan.route) info->route = route;
+  }
+  info->workers = layout.plan.workers;
+  for (int stage = 0; stage < std::min(layout.plan.stages, 3); ++stage) {
+    info->tasks = std::max<std::int64_t>(info->tasks, layout.plan.tasks[stage]);
+  }
+  info->tile_rows = layout.plan.tile_rows;
+  info->workspace_bytes = layout.bytes;
+  return Status();
 }
 
-std::int64_t DescentWorkspaceBytes(const Data& data, int threads) {
-  return LayOut(data, threads, true, nullptr).bytes;
+namespace {
+
+// An unknown instruction set needs none: the call itself says what is wrong.
+std::int64_t Bytes(const Data& data, int threads, bool descent, const char* isa) {
+  const Kernels* kernels = nullptr;
+  if (!FindKernels(isa, data.x_type, data.w_type, &kernels).ok()) return 0;
+  return LayOut(data, threads, descent, *kernels, nullptr).bytes;
+}
+
+}  // namespace
+
+std::int64_t WorkspaceBytes(const Data& data, int threads, const char* isa) {
+  return Bytes(data, threads, false, isa);
+}
+
+std::int64_t DescentWorkspaceBytes(const Data& data, int threads, const char* isa) {
+  return Bytes(data, threads, true, isa);
 }
 
 Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& threads,
@@ -274,13 +298,12 @@ Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& thr
   if (Status status = FindKernels(isa, data.x_type, data.w_type, &kernels); !status.ok()) {
     return status;
   }
-  const Layout layout = LayOut(data, threads.count, false, workspace);
+  const Layout layout = LayOut(data, threads.count, false, *kernels, workspace);
   if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
   const std::int64_t k = data.shape.k, size = data.shape.weight_rows() * k;
   const IeeeFloats ieee;
 
-  Evaluation evaluation = {ProblemOf(data), layout.plan,
-                           k <= kFewTargets ? &kernels->few : &kernels->many,
+  Evaluation evaluation = {ProblemOf(data), layout.plan, &kernels->engine(layout.plan.route),
                            layout.kernel_workspace};
   Problem& problem = evaluation.problem;
   problem.loss = layout.loss;
@@ -313,19 +336,19 @@ Status ComputeDescent(const Data& data, const Descent& descent, const Threads& t
   if (Status status = FindKernels(isa, data.x_type, data.w_type, &kernels); !status.ok()) {
     return status;
   }
-  const Layout layout = LayOut(data, threads.count, true, workspace);
+  const Layout layout = LayOut(data, threads.count, true, *kernels, workspace);
   if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
   const std::int64_t k = data.shape.k, size = data.shape.weight_rows() * k;
   const IeeeFloats ieee;
 
-  DescentLoop loop = {{ProblemOf(data), layout.plan,
-                       k <= kFewTargets ? &kernels->few : &kernels->many, layout.kernel_workspace},
-                      *kernels,
-                      descent,
-                      layout.w != nullptr ? layout.w : descent.w,
-                      layout.grad,
-                      layout.velocity,
-                      size};
+  DescentLoop loop = {
+      {ProblemOf(data), layout.plan, &kernels->engine(layout.plan.route), layout.kernel_workspace},
+      *kernels,
+      descent,
+      layout.w != nullptr ? layout.w : descent.w,
+      layout.grad,
+      layout.velocity,
+      size};
   const std::size_t bytes = static_cast<std::size_t>(size * ComputeSize(data));
   if (layout.w != nullptr) {
     kernels->widen(data.w, loop.w, size);
