@@ -5,10 +5,7 @@
 #pragma once
 
 #ifdef LINREG_OPS_EMULATED_AVX512
-#define SIMDE_ENABLE_NATIVE_ALIASES
-#include <simde/x86/avx512.h>
-#include <simde/x86/f16c.h>
-#include <simde/x86/fma.h>
+#include "avx512_emulation.h"  // in tests/cpp
 #else
 #include <immintrin.h>
 #endif
