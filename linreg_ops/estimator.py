@@ -1,8 +1,7 @@
-"""Linear regression with scikit-learn's conventions, every step of it one fused pass over X.
+"""Linear regression with scikit-learn's conventions: exact where that is affordable, and checked.
 
-Without a learning rate it runs conjugate gradients, whose steps need exactly what the kernel
-computes: with Y = 0 the gradient is the Hessian-vector product XᵀS·X·P. With a learning rate it
-runs gradient descent, the whole loop in one call. Both on the raw kernels: no TensorFlow.
+`_least_squares.py` solves directly; `_iterative.py` descends by fused passes over X. The estimator
+chooses, and says when the answer is not the least. On the raw kernels: no TensorFlow.
 """
 
 from __future__ import annotations
@@ -28,18 +27,26 @@ except ImportError as error:
         '    pip install "linreg_ops[demo]"'
     ) from error
 
-from . import kernels
-from .training import DivergenceError, descend_checked
+from . import _least_squares as direct
+from ._iterative import Descent
 
 Array: TypeAlias = npt.NDArray[Any]
 
 
+SOLVERS = ("auto", "exact", "gram", "cg", "gd")
+# Floating-point operations up to which QR takes about a second, and a direct solution a minute.
+QR_WORK, DIRECT_WORK = 2e10, 1e12
+# More columns than this (and as many rows) take an SVD of minutes: steps are tried first.
+DIRECT_COLUMNS = 1000
+
+
 class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Least squares by the fused kernel, as a scikit-learn regressor.
+    """Least squares, as a scikit-learn regressor that does not give a wrong answer in silence.
 
     Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² (the sum convention of `tf.nn.l2_loss`, not a
-    mean), on the CPU and without TensorFlow: in float32 if X is float32, in float64 otherwise.
-    The bits do not depend on the number of threads.
+    mean), on the CPU and without TensorFlow. X may be float32 or float64 and is read in blocks of
+    rows; the coefficients are float64, for the data as they are: float32 would round an intercept
+    by more than a fit is worth where columns vary little around a large value.
 
     Equivalent, unfused::
 
@@ -48,33 +55,41 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
 
     Args:
         fit_intercept: Fit a constant term too.
-        learning_rate: `None`: conjugate gradients, which need none. A float, or one per step:
-            gradient descent with it. `"auto"`: gradient descent with 1 / λ, λ the largest
-            eigenvalue of the Hessian (by power iteration). Rates apply to the *sum* of squares, so
-            a stable one is below 2 / λ.
-        num_steps: At most so many steps; exactly so many with a learning rate.
-        momentum: Of gradient descent (heavy ball), in [0, 1).
-        tol: Converged when the gradient, relative to ‖X‖·‖residual‖, is below this (or within
-            rounding of zero). That is a bound on the relative backward error.
-        standardize: Train on centred columns of unit variance (a copy of X), then map the
-            coefficients back: the same minimum, reached in far fewer steps when columns differ
-            in scale. With False, X itself is read, and not copied if it is C-contiguous of a
-            floating type.
+        solver: "exact": QR of blocks of rows, then SVD, refined by the gradient (in extended
+            precision where n·d is small). "gram": XᵀX in float64, refined likewise; refuses where
+            XᵀX has lost too many digits. "cg": conjugate gradients on the fused kernel. "gd":
+            gradient descent, the whole loop in one call of it. "auto": "gd" with a learning rate;
+            otherwise "exact", or for much data "gram" where it can and "exact" where it cannot,
+            or "cg" for more than 1000 columns.
+        learning_rate: A float, or one per step, for gradient descent; `"auto"`: 1 / λ, λ the
+            largest eigenvalue of the Hessian (by power iteration). Rates apply to the *sum* of
+            squares, so a stable one is below 2 / λ.
+        num_steps: At most so many steps of "cg"; exactly so many of "gd".
+        momentum: The share of the last step that "gd" adds to the next (heavy ball), in [0, 1).
+        tol: "cg" and "gd" have converged when what of the residual X still explains is below
+            tol times the residual, or within rounding of y.
+        standardize: "cg" and "gd" train on centred columns of unit variance (a copy of X in its
+            type), then map the coefficients back: the same minimum, reached in far fewer steps when
+            columns differ in scale. With False, X itself is read, and not copied if it is
+            C-contiguous. Where several coefficients fit equally well (more columns than rows,
+            columns that depend on each other), it also says which are taken: those of least norm
+            for columns of unit variance, or with False for the columns as they are.
 
     Attributes:
-        coef_: [d], or [k, d] if y has two dimensions.
+        coef_: [d], or [k, d] if y has two dimensions; float64. Exactly 0 for a constant column.
         intercept_: Float, or [k] if y has two dimensions; 0.0 without `fit_intercept`.
-        loss_curve_: The loss before the first step and after each one.
-        n_iter_: Steps taken.
-        learning_rate_: The rate used; None for conjugate gradients.
+        loss_: ½ Σ s r² of the coefficients returned, from their residuals.
+        loss_curve_: The loss before the first step and after each one; the last is `loss_`.
+        n_iter_: Steps taken; for the direct solvers, the reads of X that refine.
+        solver_: The solver that gave the coefficients; `solver_reason_` says why it was taken.
+        condition_: Condition number of the centred columns of unit length, where the solver knows;
+            infinite where they depend on each other.
+        learning_rate_: The rate used; None but for "gd".
         n_features_in_, feature_names_in_: As everywhere in scikit-learn.
 
-    Where several coefficients fit equally well (more columns than rows, columns that depend on
-    each other), the answer is the one of least norm in the coordinates trained in.
-
-    Source: Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems",
-    1952 (their variant for least squares, CGLS); the stopping rule is the second of Paige and
-    Saunders, "LSQR", 1982.
+    Sources: Golub, "Numerical methods for solving linear least squares problems", 1965; Hestenes
+    and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952 (their variant
+    for least squares, CGLS).
 
     >>> import numpy as np
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -83,12 +98,15 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
     (array([2.]), 1.0)
     >>> model.predict([[10.0]]).round(6)
     array([21.])
+    >>> model.solver_
+    'exact'
     """
 
     def __init__(
         self,
         *,
         fit_intercept: bool = True,
+        solver: str = "auto",
         learning_rate: float | str | npt.ArrayLike | None = None,
         num_steps: int = 1000,
         momentum: float = 0.0,
@@ -96,6 +114,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         standardize: bool = True,
     ) -> None:
         self.fit_intercept = fit_intercept
+        self.solver = solver
         self.learning_rate = learning_rate
         self.num_steps = num_steps
         self.momentum = momentum
@@ -108,11 +127,12 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         """Fit to X [n, d] and y [n] or [n, k], each row counting `sample_weight` [n] times.
 
         Warns:
-            ConvergenceWarning: `tol` was not reached in `num_steps`.
+            ConvergenceWarning: The coefficients are not those of least loss.
+            RuntimeWarning: The loss is too large for a float64; the coefficients are right.
 
         Raises:
             ValueError: Parameters out of range, shapes that do not fit, NaN or infinite values,
-                negative weights.
+                negative weights, coefficients too large for a float64.
             DivergenceError: The learning rate is too large; carries the step and the last finite
                 weights (see `linreg_ops.training.DivergenceError`).
         """
@@ -120,37 +140,26 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         x, y_checked = validate_data(
             self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
         )
-        targets = check_array(y_checked, dtype=x.dtype, ensure_2d=False, input_name="y")
+        targets = check_array(y_checked, dtype=np.float64, ensure_2d=False, input_name="y")
         one_target = targets.ndim == 1
         targets = targets.reshape(len(targets), -1)
         s = None
         if sample_weight is not None:
-            s = _check_sample_weight(sample_weight, x, dtype=x.dtype)
+            s = _check_sample_weight(sample_weight, x, dtype=np.float64)
             if s.min() < 0:
                 raise ValueError("sample_weight must not be negative")
             if not s.any():
                 raise ValueError("sample_weight must not be all zero")
 
-        problem = _Problem(x, targets, s, self.fit_intercept, self.standardize)
-        if self.learning_rate is None:
-            self.learning_rate_ = None
-            w, losses = problem.conjugate_gradients(self.num_steps, self.tol)
+        rows = direct.Rows(x, targets, s, self.fit_intercept)
+        self.learning_rate_: Any = None
+        self.condition_ = np.nan
+        solver, self.solver_reason_ = self._choose(rows)
+        if solver in ("exact", "gram"):
+            intercept, coef = self._fit_directly(rows, solver)
         else:
-            self.learning_rate_ = self.learning_rate
-            if isinstance(self.learning_rate, str):
-                self.learning_rate_ = 1.0 / problem.largest_eigenvalue()
-            w, losses = problem.descend(self.learning_rate_, self.num_steps, self.momentum)
-        self.loss_curve_ = losses
-        self.n_iter_ = len(losses) - 1
-        if not problem.converged(w, self.tol):
-            warnings.warn(
-                f"Not converged to tol={self.tol} after {self.n_iter_} steps. Increase num_steps"
-                + ("." if self.learning_rate is None else ", or the rate, or use None for it."),
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-
-        intercept, coef = problem.original_coordinates(w)
+            intercept, coef = self._fit_by_steps(rows, solver)
+        self._check_result(intercept, coef)
         self.coef_ = coef[:, 0] if one_target else np.ascontiguousarray(coef.T)
         self.intercept_: Any = 0.0
         if self.fit_intercept:
@@ -158,18 +167,135 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         return self
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """X·coef + intercept: [n], or [n, k] if y had two dimensions."""
+        """X·coef + intercept in float64: [n], or [n, k] if y had two dimensions."""
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return np.asarray(x @ self.coef_.T + self.intercept_)
 
+    def _choose(self, rows: direct.Rows) -> tuple[str, str]:
+        if self.solver != "auto":
+            return self.solver, "asked for"
+        if self.learning_rate is not None:
+            return "gd", "a learning rate was given"
+        small, large = sorted((rows.n, rows.columns))
+        work = 2.0 * large * small**2
+        if small > DIRECT_COLUMNS and work > QR_WORK:
+            return "cg", f"a direct solution would take {work:.0e} operations"
+        if work <= QR_WORK or rows.n < 2 * rows.columns:
+            return "exact", f"QR takes {work:.0e} operations"
+        return "gram", f"QR would take {work:.0e} operations, XᵀX half of them"
+
+    def _fit_directly(self, rows: direct.Rows, solver: str) -> tuple[Array, Array]:
+        found = result = None
+        if solver == "gram":
+            found = direct.factorize_gram(rows)
+            if found is not None:
+                result = direct.refine(rows, *found)
+            if result is None or not result.converged:
+                if self.solver == "gram":
+                    raise ValueError(
+                        "solver='gram': XᵀX has lost too many digits, the columns are too nearly "
+                        "dependent; use solver='exact'"
+                    )
+                solver, self.solver_reason_ = "exact", "XᵀX has lost too many digits"
+        if solver == "exact":
+            found = direct.factorize_qr(rows)
+            result = direct.refine(rows, *found)
+        assert found is not None
+        assert result is not None
+        self.solver_, self.condition_ = solver, found[0].condition
+        intercept, coef = rows.original(result.w)
+        if not self.standardize and found[0].condition == np.inf:
+            intercept, coef = self._least_norm(rows, found[0], result.w)
+        first, _ = rows.loss_and_gradient(rows.inner(np.zeros(rows.k), np.zeros((rows.d, rows.k))))
+        self._keep_losses(rows, np.array([rows.original_loss(first)]), intercept, coef)
+        self.n_iter_ = result.reads
+        return intercept, coef
+
+    @staticmethod
+    def _least_norm(rows: direct.Rows, factor: direct.Factor, w: Array) -> tuple[Array, Array]:
+        p = int(rows.intercept)
+        slopes = direct.least_norm(factor, w[p:].astype(np.float64))
+        if p:
+            first = w[:1] + (factor.edge @ (w[p:] - slopes) / factor.corner)[None]
+            slopes = np.vstack([first, slopes])
+        return rows.original(slopes)
+
+    def _fit_by_steps(self, rows: direct.Rows, solver: str) -> tuple[Array, Array]:
+        descent = Descent(rows, self.standardize)
+        if solver == "cg":
+            w, losses = descent.conjugate_gradients(self.num_steps, self.tol)
+        else:
+            self.learning_rate_ = self.learning_rate
+            if self.learning_rate is None or isinstance(self.learning_rate, str):
+                self.learning_rate_ = descent.stable_rate()
+            w, losses = descent.descend(self.learning_rate_, self.num_steps, self.momentum)
+        intercept, coef = descent.original(w)
+        self.solver_ = solver
+        self._keep_losses(rows, losses[:-1], intercept, coef)
+        self.n_iter_ = len(losses) - 1
+        if not self._converged(rows, intercept, coef):
+            self._warn_not_converged()
+        return intercept, coef
+
+    def _keep_losses(self, rows: direct.Rows, before: Array, intercept: Array, coef: Array) -> None:
+        loss, _ = rows.loss_and_gradient(rows.inner(intercept, coef))
+        self.loss_ = rows.original_loss(loss)
+        self.loss_curve_ = np.append(before, self.loss_).astype(np.float64)
+        if not np.isfinite(self.loss_) and np.isfinite(coef).all():
+            warnings.warn(
+                "The loss, ½ Σ s r², is too large for a float64: loss_ is infinite",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    def _converged(self, rows: direct.Rows, intercept: Array, coef: Array) -> bool:
+        """Whether steps have come to the least loss, in float64 and for every target."""
+        w = rows.inner(intercept, coef)
+        if not np.isfinite(w).all():
+            return False
+        loss, gradient = rows.loss_and_gradient(w)
+        small, large = sorted((rows.n, rows.columns))
+        total, _ = rows.loss_and_gradient(np.zeros_like(w))
+        eps = float(np.finfo(rows.x.dtype).eps)
+        limit = max(self.tol, eps) * np.sqrt(loss) + 64 * eps * np.sqrt(total)
+        if small <= DIRECT_COLUMNS and 2.0 * large * small**2 <= DIRECT_WORK:
+            factor, _ = direct.factorize_qr(rows)
+            self.condition_ = factor.condition
+            return bool(np.all(np.sqrt(factor.gap(gradient)) <= limit))
+        # Each column's cosine with the residual, which bounds what it alone would explain.
+        length = np.sqrt(sum(np.square(a).sum(0) for a, _ in rows.blocks()))
+        length[length == 0] = 1.0
+        return bool(np.all(np.abs(gradient) <= length[:, None] * np.sqrt(2) * limit))
+
+    def _warn_not_converged(self) -> None:
+        what = f"The coefficients are not those of least loss after {self.n_iter_} steps"
+        if self.solver_ == "cg":
+            cure = "Increase num_steps, or use solver='exact'"
+        else:
+            cure = "Increase num_steps or learning_rate, or leave learning_rate out"
+        if not self.standardize:
+            cure += ", or use standardize=True"
+        warnings.warn(f"{what}. {cure}.", ConvergenceWarning, stacklevel=4)
+
+    @staticmethod
+    def _check_result(intercept: Array, coef: Array) -> None:
+        if not (np.isfinite(intercept).all() and np.isfinite(coef).all()):
+            raise ValueError(
+                "the coefficients are too large for a float64: scale the columns of X up, or y down"
+            )
+
     def _check_parameters(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {self.solver!r}")
+        if self.solver not in ("auto", "gd") and self.learning_rate is not None:
+            raise ValueError(f"learning_rate needs solver='gd' or 'auto', got {self.solver!r}")
         if not isinstance(self.num_steps, int | np.integer) or self.num_steps < 0:
             raise ValueError(f"num_steps must be an integer >= 0, got {self.num_steps!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
-        if self.momentum and self.learning_rate is None:
-            raise ValueError("momentum needs a learning_rate: conjugate gradients have their own")
+        if self.momentum and self.learning_rate is None and self.solver != "gd":
+            raise ValueError("momentum needs a learning_rate: the other solvers have none")
         if not self.tol >= 0:
             raise ValueError(f"tol must be >= 0, got {self.tol!r}")
         rate = self.learning_rate
@@ -178,147 +304,3 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                 raise ValueError(f"learning_rate must be None, 'auto' or numbers, got {rate!r}")
         elif rate is not None and not np.all(np.asarray(rate, np.float64) > 0):
             raise ValueError(f"learning_rate must be positive, got {rate!r}")
-
-
-class _Problem:
-    """The least-squares problem in the coordinates it is trained in.
-
-    With `standardize`, the intercept is taken care of by centring; without, by the op.
-    """
-
-    def __init__(
-        self, x: Array, y: Array, s: Array | None, intercept: bool, standardize: bool
-    ) -> None:
-        self.type = x.dtype
-        self.intercept = intercept
-        self.centre_x, self.centre_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
-        self.scale = np.ones(x.shape[1])
-        self.implicit_ones = intercept and not standardize
-        weight = np.ones(len(y)) if s is None else s.astype(np.float64)
-        if standardize:
-            x, y = self._standardized(x, y, weight)
-        self.x, self.y, self.s = np.ascontiguousarray(x), np.ascontiguousarray(y), s
-        self.w_shape = (x.shape[1] + int(self.implicit_ones), y.shape[1])
-        self.norm_y = np.sqrt(np.einsum("i,ij,ij->", weight, y, y))
-        self.norm_x = np.sqrt(
-            np.einsum("i,ij,ij->", weight, x, x) + weight.sum() * self.implicit_ones
-        )
-
-    def _standardized(self, x: Array, y: Array, weight: Array) -> tuple[Array, Array]:
-        # einsum adds in float64, as the weights are, without a float64 copy of X.
-        total = weight.sum()
-        if self.intercept:
-            # In X's type: what is subtracted here is exactly what is taken into account later.
-            self.centre_x = (np.einsum("i,ij->j", weight, x) / total).astype(self.type)
-            self.centre_y = (np.einsum("i,ij->j", weight, y) / total).astype(self.type)
-        x = x - self.centre_x.astype(self.type)
-        y = y - self.centre_y.astype(self.type)
-        scale = np.sqrt(np.einsum("i,ij,ij->j", weight, x, x) / total)
-        # What is left of a constant column after centring is rounding: fitting it would be fitting
-        # noise. Its coefficient is 0.
-        constant = scale <= 8 * np.finfo(self.type).eps * np.abs(self.centre_x)
-        self.scale = np.where(constant, 1.0, scale)
-        x /= self.scale.astype(self.type)
-        x[:, constant] = 0.0
-        return x, y
-
-    def original_coordinates(self, w: Array) -> tuple[Array, Array]:
-        """(intercept [k], coef [d, k]) for the untransformed X and y."""
-        if self.implicit_ones:
-            return w[0].astype(self.type), w[1:].astype(self.type)
-        coef = w / self.scale[:, None]
-        intercept = self.centre_y - self.centre_x.astype(np.float64) @ coef
-        return intercept.astype(self.type), coef.astype(self.type)
-
-    def loss_and_grad(self, w: Array) -> tuple[float, Array]:
-        loss, grad = self._pass(w, self.y)
-        return float(loss), grad
-
-    def hessian_times(self, v: Array) -> Array:
-        return self._pass(v, None)[1]
-
-    def _pass(self, w: Array, y: Array | None) -> tuple[Any, Array]:
-        """One fused pass. The small vectors outside it are float64 whatever X is."""
-        loss, grad = kernels.loss_and_grad(
-            self.x, w.astype(self.type), y, intercept=self.implicit_ones, sample_weight=self.s
-        )
-        return loss, grad.astype(np.float64)
-
-    def converged(self, w: Array, tol: float) -> bool:
-        loss, grad = self.loss_and_grad(w)
-        return self._small(loss, grad, tol)
-
-    def _small(self, loss: float, grad: Array, tol: float) -> bool:
-        # The second term is the rounding of X·w - y itself: no step gets below it.
-        eps = np.finfo(self.type).eps
-        residual = np.sqrt(2.0 * max(loss, 0.0))
-        limit = self.norm_x * (max(tol, eps) * residual + 4 * eps * self.norm_y)
-        return bool(np.linalg.norm(grad) <= limit)
-
-    def conjugate_gradients(self, num_steps: int, tol: float) -> tuple[Array, Array]:
-        """One recurrence per target, all in the same pass over X.
-
-        The gradient is carried by the recurrence. When that says converged, one pass computes it
-        afresh; if rounding had fooled the recurrence, it restarts from there.
-        """
-        w = np.zeros(self.w_shape)
-        loss, grad = self.loss_and_grad(w)
-        losses = [loss]
-        direction = -grad
-        squared = np.sum(np.square(grad), axis=0)
-        fresh = True
-        while len(losses) <= num_steps:
-            if self._small(loss, grad, tol):
-                if fresh:
-                    break
-                loss, grad = self.loss_and_grad(w)
-                direction, squared, fresh = -grad, np.sum(np.square(grad), axis=0), True
-                continue
-            image = self.hessian_times(direction)
-            curvature = np.sum(direction * image, axis=0)
-            step = np.divide(squared, curvature, out=np.zeros_like(squared), where=curvature > 0)
-            w += step * direction
-            grad += step * image
-            loss = max(loss - 0.5 * float(step @ squared), 0.0)
-            losses.append(loss)
-            new = np.sum(np.square(grad), axis=0)
-            beta = np.divide(new, squared, out=np.zeros_like(new), where=squared > 0)
-            direction = beta * direction - grad
-            squared, fresh = new, False
-        return w, np.array(losses, self.type)
-
-    def descend(self, rate: Any, num_steps: int, momentum: float) -> tuple[Array, Array]:
-        def run(w: Array, first: int, steps: int) -> tuple[Array, Array]:
-            return kernels.gradient_descent(
-                self.x,
-                w,
-                self.y,
-                rate if np.ndim(rate) == 0 else np.asarray(rate, np.float64)[first : first + steps],
-                steps,
-                intercept=self.implicit_ones,
-                sample_weight=self.s,
-                momentum=momentum,
-            )
-
-        try:
-            w, losses = descend_checked(run, np.zeros(self.w_shape, self.type), num_steps)
-        except DivergenceError as error:
-            intercept, coef = self.original_coordinates(error.w)
-            error.w = np.concatenate([intercept[None], coef]) if self.intercept else coef
-            raise
-        return w.astype(np.float64), losses
-
-    def largest_eigenvalue(self, iterations: int = 100) -> float:
-        """Of XᵀSX, by power iteration: from below, but 1 / λ is only half of the stable maximum."""
-        v = np.random.default_rng(0).standard_normal((self.w_shape[0], 1))
-        estimate = 0.0
-        for _ in range(iterations):
-            v /= np.linalg.norm(v)
-            image = self.hessian_times(v)
-            previous, estimate = estimate, float(np.linalg.norm(image))
-            if estimate == 0.0:
-                return 1.0  # X is zero: any rate does
-            if estimate - previous <= 1e-3 * estimate:
-                break
-            v = image
-        return estimate

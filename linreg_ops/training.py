@@ -92,7 +92,8 @@ def train(
     Raises:
         DivergenceError: A loss is not finite. Carries its step, the last weights with a finite loss
             and the losses so far.
-        ValueError: `steps_per_call` below 1, or together with momentum.
+        ValueError: `steps_per_call` below 1, or together with momentum; a schedule that does not
+            have `num_steps` rates.
         Exception: What `linreg_ops.gradient_descent` raises for arguments that do not fit.
 
     >>> from linreg_ops.training import train
@@ -114,9 +115,15 @@ def train(
     x = tf.convert_to_tensor(x)
     y = tf.convert_to_tensor(y, x.dtype) if isinstance(y, list) else tf.convert_to_tensor(y)
     rates = np.asarray(learning_rate)
+    if rates.ndim and rates.shape != (num_steps,):
+        raise ValueError(
+            "learning_rate must be a scalar or have shape [num_steps] = "
+            f"[{num_steps}], got shape {list(rates.shape)}"
+        )
 
     def descend(start: Any, first: int, steps: int) -> tuple[Any, Any]:
-        rate = rates[first : first + steps] if rates.ndim and steps_per_call else rates
+        # Fewer steps than there are rates too, when a descent that diverged is repeated.
+        rate = rates[first : first + steps] if rates.ndim else rates
         return gradient_descent(
             x,
             start,

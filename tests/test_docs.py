@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import types
 
 import pytest
 
@@ -11,6 +12,8 @@ import linreg_ops
 MODULES = [
     "linreg_ops",
     "linreg_ops._library",
+    "linreg_ops._patch",
+    "linreg_ops.cli.terminal",
     "linreg_ops.demo",
     "linreg_ops.estimator",
     "linreg_ops.keras",
@@ -42,3 +45,20 @@ def test_readme(repository):
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_import_of_everything_rebinds_no_module():
+    names = {}
+    exec("from linreg_ops import *", names)
+    brought = {name: value for name, value in names.items() if not name.startswith("__")}
+    assert set(brought) == set(linreg_ops.__all__)
+    assert not [name for name, value in brought.items() if isinstance(value, types.ModuleType)]
+
+
+def test_everything_public_is_listed():
+    """What the modules show to users without an underscore, as far as users are told of it."""
+    for name in dir(linreg_ops):
+        assert getattr(linreg_ops, name) is not None
+    assert {*linreg_ops.__all__, "keras", "kernels", "plotting", "reference", "training"} <= {
+        *dir(linreg_ops)
+    }

@@ -142,7 +142,7 @@ def test_not_finite_as_the_composite_has_it(rng):
         ({"x": np.zeros((4, 3), ">f4")}, TypeError, "native byte order"),
         ({"x": np.zeros((3, 4), np.float32).T}, ValueError, "x must be C-contiguous"),
         ({"w": np.zeros(2, np.float32)}, ValueError, r"w must be .* got w of shape \(2,\)"),
-        ({"w": np.zeros(3)}, TypeError, "w must have x's type"),
+        ({"w": np.zeros(3)}, TypeError, "w must have x's dtype, float32, got float64"),
         ({"y": np.zeros(4)}, TypeError, "y must have w's dtype float32, got float64"),
         ({"y": np.zeros((4, 1), np.float32)}, ValueError, r"y must be \[n\]"),
         ({"y": np.zeros(5, np.float32)}, ValueError, r"y must be \[n\], got y of shape \(5,\)"),
@@ -306,7 +306,7 @@ def test_plan_says_what_runs():
     assert plan.workspace_bytes > 0
     with pytest.raises(ValueError, match="sizes must not be negative, got n=-1"):
         kernels.plan(-1, 3)
-    with pytest.raises(ValueError, match="w must have x's type"):
+    with pytest.raises(ValueError, match="w must have x's dtype"):
         kernels.plan(1, 3, dtype="float32", w_dtype="float64")
     with pytest.raises(TypeError, match=r"dtype must be float32, .* got int32"):
         kernels.plan(1, 3, dtype="int32")

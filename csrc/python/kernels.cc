@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -11,8 +12,10 @@
 #include <vector>
 
 #include "kernels/l2_loss_grad.h"
+#include "kernels/sizes.h"
 #include "python/cuda_arrays.h"
 #include "python/thread_pool.h"
+#include "python/without_gil.h"
 
 namespace py = pybind11;
 
@@ -22,9 +25,6 @@ namespace {
 using Array = py::array;
 using OptionalArray = std::optional<py::array>;
 
-// A call that takes less keeps the GIL: releasing it costs as much as a small problem.
-constexpr double kReleaseGilAbove = 1 << 16;
-
 std::string DescribeShape(const Array& a) { return py::str(a.attr("shape")); }
 
 void Throw(const Status& status) {
@@ -33,6 +33,10 @@ void Throw(const Status& status) {
       return;
     case Status::Code::kInvalidArgument:
       throw py::value_error(status.message());
+    case Status::Code::kOutOfMemory:
+      throw std::bad_alloc();
+    case Status::Code::kCancelled:
+      throw py::error_already_set();
     default:
       throw std::runtime_error(status.message());
   }
@@ -85,8 +89,9 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   Data& data = p.data;
   data.x_type = TypeOf(x.dtype(), "x");
   data.w_type = TypeOf(w.dtype(), "w");
-  // Without sizes or arrays yet, all there is to validate is the pair of types.
-  if (const Status types = Validate(data); !types.ok()) throw py::type_error(types.message());
+  if (const Status types = ValidateTypes(data.x_type, data.w_type); !types.ok()) {
+    throw py::type_error(types.message());
+  }
   data.shape.n = x.shape(0);
   data.shape.d = x.shape(1);
   data.shape.intercept = intercept;
@@ -153,20 +158,11 @@ int CheckedThreads(std::optional<int> num_threads) {
   return *num_threads;
 }
 
-template <typename Call>
-void WithoutGil(const Shape& shape, double passes, const Call& call) {
-  const double work = static_cast<double>(shape.n) * static_cast<double>(shape.weight_rows()) *
-                      static_cast<double>(shape.k) * passes;
-  if (work < kReleaseGilAbove) {
-    Throw(call());
-    return;
-  }
-  Status status;
-  {
-    py::gil_scoped_release release;
-    status = call();
-  }
-  Throw(status);
+// Products of so many passes, and what they write.
+std::int64_t Work(const Shape& shape, std::int64_t passes) {
+  const std::int64_t rows = std::max<std::int64_t>(shape.n, 1);
+  const std::int64_t columns = std::max<std::int64_t>(shape.weight_rows(), 1);
+  return SaturatingProduct({rows, columns, std::max<std::int64_t>(shape.k, 1), passes});
 }
 
 // A loss of w's type as Python sees it: 0-d arrays become scalars.
@@ -187,10 +183,12 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   out.grad = grad.mutable_data();
   const char* const isa_name = isa ? isa->c_str() : nullptr;
   Workspace workspace(cpu::WorkspaceBytes(p.data, count, isa_name));
-  WithoutGil(p.data.shape, 1, [&] {
+  Throw(RunWithoutGil(Work(p.data.shape, 1), [&](const Cancellable& cancellable) {
+    out.cancelled = cancellable.cancelled;
+    out.cancelled_context = cancellable.cancelled_context;
     return cpu::ComputeLossGrad(p.data, out, PoolThreads(count), workspace.data(),
                                 workspace.bytes(), isa_name);
-  });
+  }));
   return py::make_tuple(per_column ? py::object(loss) : Scalar(loss), grad);
 }
 
@@ -205,12 +203,7 @@ py::tuple GradientDescent(
     throw py::value_error("learning_rate must be a scalar or have num_steps entries, got shape " +
                           DescribeShape(rate));
   }
-  if (num_steps < 0) {
-    throw py::value_error("num_steps must not be negative, got " + std::to_string(num_steps));
-  }
-  if (num_steps > (std::int64_t{1} << 56)) {
-    throw py::value_error("num_steps must be at most 2^56, got " + std::to_string(num_steps));
-  }
+  Throw(ValidateSteps(num_steps));
   if (rate.ndim() == 1 && rate.shape(0) != num_steps) {
     throw py::value_error(
         "learning_rate must be a scalar or have num_steps=" + std::to_string(num_steps) +
@@ -225,25 +218,14 @@ py::tuple GradientDescent(
   descent.momentum = momentum;
   descent.w = new_w.mutable_data();
   descent.losses = losses.mutable_data();
-  // Ctrl-C ends a long descent between two steps.
-  descent.cancelled = [](void*) {
-    py::gil_scoped_acquire acquire;
-    return PyErr_CheckSignals() != 0;
-  };
-  const double work = static_cast<double>(p.data.shape.n) *
-                      static_cast<double>(p.data.shape.weight_rows()) *
-                      static_cast<double>(num_steps);
-  if (work < kReleaseGilAbove) descent.cancelled = nullptr;
   const char* const isa_name = isa ? isa->c_str() : nullptr;
   Workspace workspace(cpu::DescentWorkspaceBytes(p.data, count, isa_name));
-  Status status;
-  const auto call = [&] {
-    status = cpu::ComputeDescent(p.data, descent, PoolThreads(count), workspace.data(),
-                                 workspace.bytes(), isa_name);
-    return status.code() == Status::Code::kCancelled ? Status() : status;
-  };
-  WithoutGil(p.data.shape, static_cast<double>(num_steps), call);
-  if (status.code() == Status::Code::kCancelled) throw py::error_already_set();
+  Throw(RunWithoutGil(Work(p.data.shape, num_steps + 1), [&](const Cancellable& cancellable) {
+    descent.cancelled = cancellable.cancelled;
+    descent.cancelled_context = cancellable.cancelled_context;
+    return cpu::ComputeDescent(p.data, descent, PoolThreads(count), workspace.data(),
+                               workspace.bytes(), isa_name);
+  }));
   return py::make_tuple(new_w, losses);
 }
 
@@ -292,8 +274,6 @@ py::dict Routes() {
 py::dict BuildConfig() {
   py::dict config;
   config["version"] = LINREG_OPS_VERSION;
-  config["tensorflow_distribution"] = LINREG_OPS_TENSORFLOW_DISTRIBUTION;
-  config["tensorflow_version"] = LINREG_OPS_TENSORFLOW_VERSION;
   config["compiler"] = LINREG_OPS_COMPILER;
   config["cuda_version"] = LINREG_OPS_CUDA_VERSION;  // empty without CUDA
   return config;

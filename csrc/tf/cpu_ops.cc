@@ -39,6 +39,10 @@ class CpuHost {
 
   template <typename Output>
   absl::Status LossGrad(OpKernelContext* ctx, const Problem& problem, const Output& output) {
+    if (problem.first.shape.n == 0) {
+      cpu::WriteEmptySums(problem, output(0));
+      return absl::OkStatus();
+    }
     return ForEachProblem(
         ctx, problem, [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); },
         [&](std::int64_t i, const cpu::Threads& threads, void* workspace, std::int64_t bytes) {

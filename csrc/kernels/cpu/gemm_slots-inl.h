@@ -80,6 +80,7 @@ class GemmSlots : private Gemm<T> {
     }
     std::int64_t unflushed = 0;
     for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
+      if (p.cancelled != nullptr && p.cancelled(p.cancelled_context)) return;
       const std::int64_t rows = Min(m.chunk_rows, end - row);
       const C* s = WideWeights<T>(p, row, rows, buffers.s);
       const C* x;

@@ -33,6 +33,9 @@ struct Problem {
   const void* sample_weight;  // [n]; null: ones
   double* loss;               // [k]: Σᵢ sᵢ rᵢₜ², without the ½; always written
   void* grad;                 // [d + intercept, k], C; null: not wanted
+  // Asked within tasks that take long; true: the rest of the task may be left out. Null: never.
+  bool (*cancelled)(void* context);
+  void* cancelled_context;
 };
 
 constexpr std::int64_t kPanelsOfR = 8;  // panels of R that a gemm slot's worker keeps at a time

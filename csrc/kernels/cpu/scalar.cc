@@ -56,6 +56,8 @@ struct Plain {
     double* const sums = scratch + p.k;     // of a block
     std::fill(slot, slot + 2 * size, 0.0);  // sums, then their errors
     for (std::int64_t block = begin; block < end; block += kBlockRows) {
+      const bool ask = p.cancelled != nullptr && (block - begin) % (256 * kBlockRows) == 0;
+      if (ask && p.cancelled(p.cancelled_context)) return;
       std::fill(sums, sums + size, 0.0);
       for (std::int64_t i = block; i < std::min(block + kBlockRows, end); ++i) Row(p, i, r, sums);
       for (std::int64_t j = 0; j < size; ++j) AddExactly(sums[j], slot + j, slot + size + j);
