@@ -6,9 +6,9 @@
     python .ci/matrix.py 2.19/3.10 -- tests/test_ops.py -x     these tests
 
 What is tested is the last commit. Each cell gets a virtual environment, where the wheel is built
-without isolation, so against the TensorFlow of that cell. Interpreters are found on PATH, or among
+against the TensorFlow installed in it. Interpreters are found on PATH, or among
 pyenv's. A cell takes about three gigabytes of disk, given back at its end, and the time of a
-TensorFlow download, a build (shorter with ccache) and the tests. Needs git and Python 3.11.
+TensorFlow download, a build (shorter with ccache) and the tests. Needs git and Python 3.10.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
-
-import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -54,12 +52,6 @@ def interpreter(python: str) -> str | None:
         if found and not subprocess.run([found, "--version"], capture_output=True).returncode:
             return found
     return None
-
-
-def build_requirements() -> list[str]:
-    """What the build needs beside TensorFlow."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return [r for r in project["build-system"]["requires"] if not r.startswith("tensorflow")]
 
 
 class StepError(Exception):
@@ -102,8 +94,8 @@ def run_cell(
         run("the last commit", "git", "clone", "--quiet", "--no-local", ROOT, source)
         commit = run("its name", "git", "rev-parse", "--short=7", "HEAD").strip()
         run("virtual environment", python, "-m", "venv", venv)
-        run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*", *build_requirements())
-        run("wheel", *pip, "wheel", "--no-build-isolation", "--no-deps", "-w", wheels, ".")
+        run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*")
+        run("wheel", *pip, "wheel", "--no-deps", "-w", wheels, ".")
         (wheel,) = wheels.glob("*.whl")
         run("install", *pip, "install", f"{wheel}[test]")
         versions = run("versions", venv / "bin" / "python", "-c", VERSIONS).split()

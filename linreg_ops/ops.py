@@ -229,7 +229,7 @@ def _products(x: tf.Tensor, w: tf.Tensor, steps: tf.Tensor | int) -> int:
         steps = int(steps) if steps.shape.rank == 0 else 0
     shape, weights = x._shape_tuple(), w._shape_tuple()
     targets = weights[-1] if len(weights) > 1 else 1
-    return steps * (math.prod(shape) * targets + 300)
+    return int(steps * (math.prod(shape) * targets + 300))
 
 
 def _total(loss: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
