@@ -1,55 +1,52 @@
-// Loss and gradient for more than kFewTargets targets: two matrix products that share X.
+// Routes gemm_slots and gemm_rounds: more than kFewTargets targets, as two matrix products that
+// share X.
 //
 // A chunk of rows (chunk_rows) is multiplied by W into residuals R that stay in the cache, and R by
 // the same rows of X into the gradient. Every element of R is a sum over parts of `depth` features,
 // every element of the gradient one over some 250 rows, and these go into doubles; n×k is never
 // stored. What is computed where:
 //
-// - Slots: few features times targets and many rows. One task takes a slot of rows through both
-//   products, with a gradient of its own in double, and the slots' are added up in order.
-// - Rounds: otherwise. All workers compute the residuals of a round of rows (a stage), then all
-//   compute the gradient, each its own part of it (the next stage).
+// - gemm_slots-inl.h: few features times targets and many rows. One task takes a slot of rows
+// through
+//   both products, with a gradient of its own in double, and the slots' are added up in order.
+// - gemm_rounds-inl.h: otherwise. All workers compute the residuals of a round of rows (a stage),
+// then
+//   all compute the gradient, each its own part of it (the next stage).
 //
-// Included inside the unit's own namespace.
+// Part of one instruction set's unit: see vec-inl.h.
+#pragma once
 
-#include "many_targets_tile.h"
+#include <cstdint>
+#include <type_traits>
 
-template <class T, class TY>
-struct ManyTargets {
+#include "kernels/cpu/few_driver-inl.h"
+#include "kernels/cpu/gemm_tile-inl.h"
+#include "kernels/cpu/kernel.h"
+#include "kernels/cpu/vec-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
+
+template <class T>
+struct Gemm {
   using C = Compute<T>;
   using V = Vec<C>;
-  static constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
+  static constexpr int kLanes = cpu::kLanes<T>;
   static constexpr int W = kPanel<C>;
   using RunTile = Tiles<C>;
 
   static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
     if (!p.intercept) return;
-    C* bias = reinterpret_cast<C*>(workspace + plan.many.bias_offset);
+    C* bias = reinterpret_cast<C*>(workspace + plan.gemm.bias_offset);
     const C* w = static_cast<const C*>(p.w);
     for (std::int64_t t = 0; t < Panels(p) * W; ++t) bias[t] = t < p.k ? w[t] : C(0);
   }
 
-  static void Run(const Problem& p, const Plan& plan, char* workspace, int stage, int task,
-                  int worker) {
-    const ManyTargets self(p, plan, workspace, worker);
-    if (stage == 0) return self.Pack(task);
-    if (plan.many.slots) return stage == 1 ? self.Slot(task) : self.ReduceSlots(task);
-    const std::int64_t round = (stage - 1) / 2;
-    return stage % 2 == 1 ? self.RoundResiduals(round, task) : self.RoundGradient(round, task);
-  }
-
- private:
-  const Problem& p;
-  const Plan& plan;
-  const ManyTargetsPlan& m;
-  const std::int64_t n, d, k, panels;
-  char* const workspace;
-  char* const scratch;
-
-  ManyTargets(const Problem& problem, const Plan& whole_plan, char* space, int worker)
+  Gemm(const Problem& problem, const Plan& whole_plan, char* space, int worker)
       : p(problem),
         plan(whole_plan),
-        m(whole_plan.many),
+        m(whole_plan.gemm),
         n(problem.n),
         d(problem.d),
         k(problem.k),
@@ -57,19 +54,26 @@ struct ManyTargets {
         workspace(space),
         scratch(space + m.scratch_offset + worker * m.scratch_bytes) {}
 
-  static std::int64_t Panels(const Problem& p) { return (p.k + W - 1) / W; }
-  static constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+ protected:
+  const Problem& p;
+  const Plan& plan;
+  const GemmPlan& m;
+  const std::int64_t n, d, k, panels;
+  char* const workspace;
+  char* const scratch;
 
-  template <class P>
-  P* At(std::int64_t offset) const {
-    return reinterpret_cast<P*>(workspace + offset);
+  static std::int64_t Panels(const Problem& p) { return (p.k + W - 1) / W; }
+
+  C* Array(std::int64_t offset) const { return reinterpret_cast<C*>(workspace + offset); }
+  double* Doubles(std::int64_t offset) const {
+    return reinterpret_cast<double*>(workspace + offset);
   }
   int Width(std::int64_t panel) const {
     return static_cast<int>(Min<std::int64_t>(W, k - panel * W));
   }
   const C* Weights() const { return static_cast<const C*>(p.w) + (p.intercept ? k : 0); }
   bool Copied() const { return m.x_stride != d || !std::is_same_v<T, C>; }
-  double* Sums(std::int64_t i) const { return At<double>(m.sums_offset) + i * 2 * panels * W; }
+  double* Sums(std::int64_t i) const { return Doubles(m.sums_offset) + i * 2 * panels * W; }
 
   // Panels of W: [d][W], zeros behind the last column.
   void Pack(int task) const {
@@ -79,7 +83,7 @@ struct ManyTargets {
     for (std::int64_t panel = first; panel < end; ++panel) {
       const int width = Width(panel);
       const C* from = Weights() + panel * W;
-      C* to = At<C>(m.weights_offset) + (panel - m.packed_from) * d * W;
+      C* to = Array(m.weights_offset) + (panel - m.packed_from) * d * W;
       for (std::int64_t j = 0; j < d; ++j, from += k, to += W) {
 #pragma GCC unroll 2
         for (int v = 0; v < W; v += kLanes) {
@@ -92,7 +96,6 @@ struct ManyTargets {
         }
       }
     }
-    if (!m.slots && Copied()) CopyRows(0, task, plan.tasks[0]);
   }
 
   // Residuals of `rows` rows from `row` on against panels [first, end), into r [panels][stride][W].
@@ -112,7 +115,7 @@ struct ManyTargets {
         auto&& feed = feed_of(part, panel);
         const bool packed = panel >= m.packed_from;
         q.w_stride = packed ? W : k;
-        const C* w = packed ? At<C>(m.weights_offset) + (panel - m.packed_from) * d * W
+        const C* w = packed ? Array(m.weights_offset) + (panel - m.packed_from) * d * W
                             : Weights() + panel * W;
         const int vectors = Width(panel) > kLanes ? 2 : 1;
         C* const panel_r = r + (panel - first) * r_stride;
@@ -136,31 +139,22 @@ struct ManyTargets {
         if (part < parts - 1) continue;
         for (int v = 0; v < vectors; ++v) {
           const std::int64_t column = panel * W + v * kLanes;
-          FinishResiduals<C, TY> f;
+          FinishResiduals<C> f;
           f.rows = rows;
           f.r = panel_r + v * kLanes;
-          f.bias = p.intercept ? At<C>(m.bias_offset) + column : nullptr;
-          f.y = p.y == nullptr ? nullptr : static_cast<const TY*>(p.y) + row * k + column;
+          f.bias = p.intercept ? Array(m.bias_offset) + column : nullptr;
           f.y_stride = k;
           f.y_columns = Width(panel) - v * kLanes;
           f.s = s;
           f.loss = sums + column;
           f.bias_grad = sums + panels * W + column;
-          f.Run();
+          if (p.wide_y || std::is_same_v<T, C>) {
+            f.Run(cpu::At(static_cast<const C*>(p.y), row * k + column));
+          } else {
+            f.Run(cpu::At(static_cast<const T*>(p.y), row * k + column));
+          }
         }
       }
-    }
-  }
-
-  // Sample weights in the compute type, `buffer` if they have to be converted.
-  const C* SampleWeights(std::int64_t row, std::int64_t rows, C* buffer) const {
-    if (p.sample_weight == nullptr) return nullptr;
-    const TY* s = static_cast<const TY*>(p.sample_weight) + row;
-    if constexpr (std::is_same_v<TY, C>) {
-      return s;
-    } else {
-      Widen<TY>(s, buffer, rows);
-      return buffer;
     }
   }
 
@@ -182,7 +176,8 @@ struct ManyTargets {
     }
   }
   C* Gradient() const { return static_cast<C*>(p.grad) + (p.intercept ? k : 0); }
-
-#include "many_targets_rounds.h"
-#include "many_targets_slots.h"
 };
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

@@ -1,5 +1,18 @@
 // The vector vocabulary over AArch64 NEON: a virtual vector is four registers. What each operation
 // does is said in vec_avx512.h. Included inside the unit's own namespace.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/half-inl.h"
+#include "kernels/cpu/kernel.h"
+#include "kernels/cpu/row_table-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
 
 struct F32x16 {
   float32x4_t v[4];
@@ -49,11 +62,18 @@ inline auto LoadFirst(const T* p, int m) {
   return Load(buffer);
 }
 
-template <class T>
-inline F32x16 SetPair(const T* p) {
-  const T pairs[4] = {p[0], p[1], p[0], p[1]};
-  const float32x4_t v = FourFrom(pairs);
-  return {{v, v, v, v}};
+template <int G, class T>
+inline F32x16 SetGroup(const T* p) {
+  T groups[8];
+  for (int i = 0; i < 8; ++i) groups[i] = p[i % G];
+  const float32x4_t a = FourFrom(groups), b = G == 8 ? FourFrom(groups + 4) : a;
+  return {{a, b, a, b}};
+}
+template <int G>
+inline F64x8 SetGroup(const double* p) {
+  const float64x2_t a = G == 1 ? vdupq_n_f64(*p) : vld1q_f64(p);
+  const float64x2_t b = G == 4 ? vld1q_f64(p + 2) : a;
+  return {{a, b, a, b}};
 }
 
 inline uint32x4_t Below32(int m, int offset) {
@@ -147,11 +167,19 @@ inline F64x8 High(F32x16 a) {
   return {{vcvt_f64_f32(vget_low_f32(a.v[2])), vcvt_high_f64_f32(a.v[2]),
            vcvt_f64_f32(vget_low_f32(a.v[3])), vcvt_high_f64_f32(a.v[3])}};
 }
-inline F32x16 Round(F64x8 low, F64x8 high) {
-  return {{vcvt_high_f32_f64(vcvt_f32_f64(low.v[0]), low.v[1]),
-           vcvt_high_f32_f64(vcvt_f32_f64(low.v[2]), low.v[3]),
-           vcvt_high_f32_f64(vcvt_f32_f64(high.v[0]), high.v[1]),
-           vcvt_high_f32_f64(vcvt_f32_f64(high.v[2]), high.v[3])}};
+inline F32x16 And(F32x16 a, F32x16 b) {
+  for (int i = 0; i < 4; ++i) {
+    a.v[i] = vreinterpretq_f32_u32(
+        vandq_u32(vreinterpretq_u32_f32(a.v[i]), vreinterpretq_u32_f32(b.v[i])));
+  }
+  return a;
+}
+inline F64x8 And(F64x8 a, F64x8 b) {
+  for (int i = 0; i < 4; ++i) {
+    a.v[i] = vreinterpretq_f64_u64(
+        vandq_u64(vreinterpretq_u64_f64(a.v[i]), vreinterpretq_u64_f64(b.v[i])));
+  }
+  return a;
 }
 inline F64x8 KeepFirst(F64x8 a, int m) {
   for (int i = 0; i < 4; ++i) {
@@ -221,5 +249,9 @@ inline F64x8 LoadRows(const double* p) {
 }
 
 [[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
-// Of what is used once: leaves the second-level cache to others.
+// Non-temporal: does not displace what L2 holds.
 [[gnu::always_inline]] inline void PrefetchOnce(const void* p) { __builtin_prefetch(p, 0, 0); }
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

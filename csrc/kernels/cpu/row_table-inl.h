@@ -1,4 +1,9 @@
-// What every vec_*.h builds on. Included inside the unit's own namespace.
+// What the vector vocabularies have in common. Part of one instruction set's unit: see vec-inl.h.
+#pragma once
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
 
 constexpr int Lanes(const float*) { return 16; }
 constexpr int Lanes(const double*) { return 8; }
@@ -13,3 +18,7 @@ struct RowTable {
     }
   }
 };
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

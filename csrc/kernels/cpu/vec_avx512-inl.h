@@ -1,7 +1,24 @@
-// The vector vocabulary over AVX-512 (F, BW, DQ, VL). Included inside the unit's own namespace; the
+// The vector vocabulary over AVX-512 (F, BW, DQ, VL). The
 // other vec_*.h files define the same operations with the same results, bit for bit.
 //
 // The virtual vector is 64 bytes everywhere: 16 floats or 8 doubles. 16-bit types load as floats.
+#pragma once
+
+#ifdef LINREG_OPS_EMULATED_AVX512
+#include "avx512_emulation.h"  // in tests/cpp
+#else
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+
+#include "kernels/cpu/half-inl.h"
+#include "kernels/cpu/kernel.h"
+#include "kernels/cpu/row_table-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
 
 struct F32x16 {
   __m512 v;
@@ -29,20 +46,45 @@ inline F64x8 Load(const double* p) { return {_mm512_loadu_pd(p)}; }
 inline F32x16 Load(const Half* p) { return {FromHalf(Bits16(p))}; }
 inline F32x16 Load(const BFloat16* p) { return {FromBFloat16(Bits16(p))}; }
 
-// p[0] in the even lanes, p[1] in the odd ones.
-inline F32x16 SetPair(const float* p) {
-  double both;
-  __builtin_memcpy(&both, p, 8);
-  return {_mm512_castpd_ps(_mm512_set1_pd(both))};
+// G elements from p, repeated over the lanes.
+template <int G>
+inline F32x16 SetGroup(const float* p) {
+  if constexpr (G == 2) {
+    double both;
+    __builtin_memcpy(&both, p, 8);
+    return {_mm512_castpd_ps(_mm512_set1_pd(both))};
+  } else if constexpr (G == 4) {
+    return {_mm512_broadcast_f32x4(_mm_loadu_ps(p))};
+  } else {
+    return {_mm512_broadcast_f32x8(_mm256_loadu_ps(p))};
+  }
 }
-template <class T>
-inline __m256i Pairs16(const T* p) {
-  int both;
-  __builtin_memcpy(&both, p, 4);
-  return _mm256_set1_epi32(both);
+template <int G>
+inline F64x8 SetGroup(const double* p) {
+  if constexpr (G == 1) {
+    return {_mm512_set1_pd(*p)};
+  } else if constexpr (G == 2) {
+    return {_mm512_broadcast_f64x2(_mm_loadu_pd(p))};
+  } else {
+    return {_mm512_broadcast_f64x4(_mm256_loadu_pd(p))};
+  }
 }
-inline F32x16 SetPair(const Half* p) { return {FromHalf(Pairs16(p))}; }
-inline F32x16 SetPair(const BFloat16* p) { return {FromBFloat16(Pairs16(p))}; }
+template <int G, class T>
+inline __m256i Groups16(const T* p) {
+  __m128i bits = _mm_setzero_si128();
+  __builtin_memcpy(&bits, p, 2 * G);
+  if constexpr (G == 2) return _mm256_broadcastd_epi32(bits);
+  if constexpr (G == 4) return _mm256_broadcastq_epi64(bits);
+  return _mm256_broadcastsi128_si256(bits);
+}
+template <int G>
+inline F32x16 SetGroup(const Half* p) {
+  return {FromHalf(Groups16<G>(p))};
+}
+template <int G>
+inline F32x16 SetGroup(const BFloat16* p) {
+  return {FromBFloat16(Groups16<G>(p))};
+}
 
 // Lanes 0 ... m−1 from p, zeros after; reads nothing beyond p + m.
 inline F32x16 LoadFirst(const float* p, int m) {
@@ -105,13 +147,12 @@ inline F64x8 Mul(F64x8 a, F64x8 b) { return {_mm512_mul_pd(a.v, b.v)}; }
 inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F64x8 Fma(F64x8 a, F64x8 b, F64x8 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
 
+// Bit by bit, with a mask of all ones or all zeros in each lane.
+inline F32x16 And(F32x16 a, F32x16 b) { return {_mm512_and_ps(a.v, b.v)}; }
+inline F64x8 And(F64x8 a, F64x8 b) { return {_mm512_and_pd(a.v, b.v)}; }
+
 inline F64x8 Low(F32x16 a) { return {_mm512_cvtps_pd(_mm512_castps512_ps256(a.v))}; }
 inline F64x8 High(F32x16 a) { return {_mm512_cvtps_pd(_mm512_extractf32x8_ps(a.v, 1))}; }
-
-inline F32x16 Round(F64x8 low, F64x8 high) {
-  return {_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low.v)),
-                             _mm512_cvtpd_ps(high.v), 1)};
-}
 
 // The even and the odd lanes of a followed by b.
 inline void Unzip(F32x16 a, F32x16 b, F32x16& even, F32x16& odd) {
@@ -161,7 +202,11 @@ inline F64x8 LoadRows(const double* p) {
 [[gnu::always_inline]] inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
-// Of what is used once: leaves the second-level cache to others.
+// Non-temporal: does not displace what L2 holds.
 [[gnu::always_inline]] inline void PrefetchOnce(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_NTA);
 }
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

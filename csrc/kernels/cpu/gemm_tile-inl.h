@@ -1,15 +1,25 @@
-// The register tiles of both products of many_targets.h: kTileRows rows of kTileVectors virtual
-// vectors, each element one chain of fused multiply-adds from zero. Which tile an element falls in,
-// and in which lane, changes no bit of it. Included inside the unit's own namespace.
+// The register tiles of both matrix products of the gemm routes: kTileRows rows (MR) of
+// kTileVectors virtual vectors (NR), each element one accumulator, a chain of fused multiply-adds
+// from zero. Which tile an element falls in, and in which lane, changes no bit of it. Part of one
+// instruction set's unit: see vec-inl.h.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "kernels/cpu/residual-inl.h"
+#include "kernels/cpu/vec-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
 
 // AVX-512: 12 rows of 2 vectors reach 262 of 265 GFLOP/s from the first-level cache; 14 rows fit
 // the register file, but not with the addresses of 14 rows of X beside them.
 constexpr int kTileVectors = kAccumulators >= 24 ? 2 : 1;
-constexpr int kTileRows = kAccumulators >= 6 ? kAccumulators / kTileVectors : 1;
+constexpr int kTileRows = kAccumulators / kTileVectors;
 
-// The scalar unit has no vector registers to keep a tile in, and unrolled tiles would cost minutes
-// of compiling.
-constexpr int kUnroll = kTileRows > 1 ? 32 : 1;
+constexpr int kUnroll = 32;
 
 // Columns of W and R are stored in panels of this many, whatever the tile.
 template <class C>
@@ -111,7 +121,7 @@ inline void Product(V (&acc)[R][N], const C* a, std::int64_t a_stride, const C* 
     }
   };
   std::int64_t t = 0;
-  for (; kUnroll > 1 && t + 4 <= steps; t += 4) {
+  for (; t + 4 <= steps; t += 4) {
     Fetch(ahead);
     step(0);
     step(1);
@@ -176,12 +186,11 @@ inline void ToF64(F64x8 a, F64x8* out) { out[0] = a; }
 // r = s (r + bias - y) for rows of one vector of targets, and the sums of them: with 64 features by
 // 16 targets 1.7 of the residuals' 20 us (2016 rows). At the end of each tile, in registers, it is
 // no faster, and every tile has all the cases.
-template <class C, class TY>
+template <class C>
 struct FinishResiduals {
   std::int64_t rows;
   C* r;           // [rows, kPanel]
   const C* bias;  // [lanes], or null
-  const TY* y;    // [rows, y_stride], or null
   std::int64_t y_stride;
   int y_columns;      // columns of y there are, from 1 on
   const C* s;         // [rows], or null
@@ -191,23 +200,25 @@ struct FinishResiduals {
   using V = Vec<C>;
   static constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
   static constexpr int kParts = kLanes / 8;
-  static constexpr int kChains = 2;  // of rows, which wait for one another
+  static constexpr int kParallel = 2;  // of rows, which wait for one another
 
-  void Run() const {
-    if (bias == nullptr) return s == nullptr ? Rows<false, false>() : Rows<false, true>();
-    return s == nullptr ? Rows<true, false>() : Rows<true, true>();
+  // y: [rows, y_stride], or null.
+  template <class TY>
+  void Run(const TY* y) const {
+    if (bias == nullptr) return s == nullptr ? Rows<false, false>(y) : Rows<false, true>(y);
+    return s == nullptr ? Rows<true, false>(y) : Rows<true, true>(y);
   }
 
  private:
-  template <bool kBias, bool kWeights>
-  void Rows() const {
+  template <bool kBias, bool kWeights, class TY>
+  void Rows(const TY* y) const {
     static constexpr TY kNone[kLanes] = {};
     const TY* const targets = y != nullptr ? y : kNone;
     const std::int64_t stride = y != nullptr ? y_stride : 0;
     const V b = kBias ? Load(bias) : Zero(V{});
-    F64x8 loss_sum[kChains][kParts], bias_sum[kChains][kParts];
+    F64x8 loss_sum[kParallel][kParts], bias_sum[kParallel][kParts];
 #pragma GCC unroll 8
-    for (int i = 0; i < kChains * kParts; ++i) {
+    for (int i = 0; i < kParallel * kParts; ++i) {
       loss_sum[i / kParts][i % kParts] = bias_sum[i / kParts][i % kParts] = Zero(F64x8{});
     }
     const auto row = [&](std::int64_t i, int chain) __attribute__((always_inline)) {
@@ -228,9 +239,9 @@ struct FinishResiduals {
       }
     };
     std::int64_t i = 0;
-    for (; i + kChains <= rows; i += kChains) {
+    for (; i + kParallel <= rows; i += kParallel) {
 #pragma GCC unroll 2
-      for (int chain = 0; chain < kChains; ++chain) row(i + chain, chain);
+      for (int chain = 0; chain < kParallel; ++chain) row(i + chain, chain);
     }
     if (i < rows) row(i, 0);
 #pragma GCC unroll 2
@@ -303,3 +314,7 @@ struct Tiles {
     if constexpr (kTileVectors == 2) RunGradient<2>(rows, p, Rows{});
   }
 };
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

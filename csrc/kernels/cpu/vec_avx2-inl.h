@@ -1,5 +1,18 @@
 // The vector vocabulary over AVX2, FMA and F16C: a virtual vector is two registers. What each
-// operation does is said in vec_avx512.h. Included inside the unit's own namespace.
+// operation does is said in vec_avx512-inl.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/half-inl.h"
+#include "kernels/cpu/kernel.h"
+#include "kernels/cpu/row_table-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
 
 struct F32x16 {
   __m256 a, b;
@@ -35,16 +48,41 @@ inline F64x8 Load(const double* p) { return {_mm256_loadu_pd(p), _mm256_loadu_pd
 inline F32x16 Load(const Half* p) { return {EightFrom(p), EightFrom(p + 8)}; }
 inline F32x16 Load(const BFloat16* p) { return {EightFrom(p), EightFrom(p + 8)}; }
 
-inline F32x16 SetPair(const float* p) {
-  double both;
-  __builtin_memcpy(&both, p, 8);
-  const __m256 v = _mm256_castpd_ps(_mm256_set1_pd(both));
+template <int G>
+inline F32x16 SetGroup(const float* p) {
+  __m256 v;
+  if constexpr (G == 2) {
+    double both;
+    __builtin_memcpy(&both, p, 8);
+    v = _mm256_castpd_ps(_mm256_set1_pd(both));
+  } else if constexpr (G == 4) {
+    v = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+  } else {
+    v = _mm256_loadu_ps(p);
+  }
   return {v, v};
 }
-template <class T>
-inline F32x16 SetPair(const T* p) {
-  const T pairs[8] = {p[0], p[1], p[0], p[1], p[0], p[1], p[0], p[1]};
-  const __m256 v = EightFrom(pairs);
+template <int G>
+inline F64x8 SetGroup(const double* p) {
+  __m256d v;
+  if constexpr (G == 1) {
+    v = _mm256_set1_pd(*p);
+  } else if constexpr (G == 2) {
+    v = _mm256_broadcast_pd(reinterpret_cast<const __m128d*>(p));
+  } else {
+    v = _mm256_loadu_pd(p);
+  }
+  return {v, v};
+}
+template <int G, class T>
+inline F32x16 SetGroup(const T* p) {
+  __m128i bits = _mm_setzero_si128();
+  __builtin_memcpy(&bits, p, 2 * G);
+  if constexpr (G == 2) bits = _mm_broadcastd_epi32(bits);
+  if constexpr (G == 4) bits = _mm_broadcastq_epi64(bits);
+  T groups[8];
+  __builtin_memcpy(groups, &bits, 16);
+  const __m256 v = EightFrom(groups);
   return {v, v};
 }
 
@@ -124,11 +162,11 @@ inline F64x8 Fma(F64x8 x, F64x8 y, F64x8 z) {
   return {_mm256_fmadd_pd(x.a, y.a, z.a), _mm256_fmadd_pd(x.b, y.b, z.b)};
 }
 
+inline F32x16 And(F32x16 x, F32x16 y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
+inline F64x8 And(F64x8 x, F64x8 y) { return {_mm256_and_pd(x.a, y.a), _mm256_and_pd(x.b, y.b)}; }
+
 inline F64x8 Low(F32x16 v) { return Widen(v.a); }
 inline F64x8 High(F32x16 v) { return Widen(v.b); }
-
-inline __m256 Round(F64x8 v) { return _mm256_set_m128(_mm256_cvtpd_ps(v.b), _mm256_cvtpd_ps(v.a)); }
-inline F32x16 Round(F64x8 low, F64x8 high) { return {Round(low), Round(high)}; }
 
 inline F64x8 KeepFirst(F64x8 v, int m) {
   return {_mm256_and_pd(_mm256_castsi256_pd(Below64(m, 0)), v.a),
@@ -195,7 +233,11 @@ inline F64x8 LoadRows(const double* p) {
 [[gnu::always_inline]] inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }
-// Of what is used once: leaves the second-level cache to others.
+// Non-temporal: does not displace what L2 holds.
 [[gnu::always_inline]] inline void PrefetchOnce(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_NTA);
 }
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

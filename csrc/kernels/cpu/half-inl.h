@@ -1,6 +1,16 @@
 // float16 and bfloat16 from and to float, in integer arithmetic, rounding to nearest even. For
-// single values and for CPUs without conversion instructions. Included inside a unit's own
-// namespace, like the vec_*.h files.
+// single values and for CPUs without conversion instructions. Part of one instruction set's unit:
+// see vec-inl.h.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/cpu/kernel.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
 
 inline float FloatOfBits(std::uint32_t bits) {
   float f;
@@ -55,3 +65,22 @@ inline void FromFloat(float f, Half* out) {
   }
   out->bits = static_cast<std::uint16_t>(sign | result);
 }
+
+// `count` elements of the compute type, rounded to type T.
+template <class T>
+void Narrow(const void* from, void* to, std::int64_t count) {
+  using C = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  const C* in = static_cast<const C*>(from);
+  T* out = static_cast<T*>(to);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if constexpr (sizeof(T) == 2) {
+      FromFloat(in[i], out + i);
+    } else {
+      out[i] = in[i];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops
