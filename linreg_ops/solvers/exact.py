@@ -1,0 +1,113 @@
+"""Least squares by QR: as many digits as float64 data hold, for any condition and rank.
+
+The QR decomposition of [1 A | B] is taken block of rows by block (the triangle so far on top of
+the next rows), so that memory is O(d²) whatever n is; then refined. Where n·d is small the
+refinement is in long double, and the coefficients are those of the exact solution, rounded.
+
+Sources: Golub, "Numerical methods for solving linear least squares problems", 1965; Demmel,
+Grigori, Hoemmen and Langou, "Communication-optimal parallel and sequential QR", 2012 (by blocks).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg import lapack
+
+from .factor import Factor
+from .problem import EPS, Array, Problem
+
+
+class Triangle(NamedTuple):
+    """r [≤ size, size] with rᵀr = [1 A]ᵀS[1 A], c = the same rotation of B, rest = what it left."""
+
+    r: Array
+    c: Array
+    rest: Array
+
+
+def factorize(problem: Problem) -> tuple[Factor, Triangle]:
+    """The factor of the problem, its penalty included, and the triangle for a start."""
+    while True:
+        triangle = compress(problem)
+        if problem.settled(*_moments(problem, triangle.r)):
+            break
+    r = triangle.r
+    noise = EPS * (10 * problem.d + np.sqrt(problem.n))
+    rho, m, inner = (float(r[0, 0]), r[0, 1:], r[1:, 1:]) if problem.intercept else (None, r[0], r)
+    c = triangle.c
+    if np.any(problem.penalty):
+        own = c[int(problem.intercept) :]
+        stack = np.vstack([inner, np.diag(np.sqrt(problem.penalty))])
+        below = np.zeros((problem.d, problem.k))
+        inner, turned = _qr(stack, np.vstack([own, below]))
+        c = np.vstack([c[: int(problem.intercept)], turned[: problem.d]])
+        triangle = Triangle(r, c, triangle.rest)
+    return Factor(rho, m, inner, noise), triangle
+
+
+def start(factor: Factor, triangle: Triangle, problem: Problem) -> Array:
+    """The solution as the factor gives it, before refinement; of least norm."""
+    if factor.full:
+        return factor.back(triangle.c)
+    # Of deficient rank, by the gradient at zero: what rounding that adds, refinement takes away.
+    w = factor.back(factor.half(triangle.r.T @ triangle.c))
+    return factor.least_norm(w, problem.x_scale)
+
+
+def compress(problem: Problem) -> Triangle:
+    """[1 A | B] as a triangle, in one read."""
+    p, k = problem.size, problem.k
+    r, c, rest = np.zeros((0, p)), np.zeros((0, k)), np.zeros(k)
+    waiting: list[tuple[Array, Array]] = []
+    for a, b, s in problem.blocks():
+        rows = np.empty((len(a), p))
+        rows[:, int(problem.intercept) :] = a
+        if problem.intercept:
+            rows[:, 0] = 1.0
+        if s is not None:
+            root = np.sqrt(s)[:, None]
+            rows *= root
+            b = b * root
+        waiting.append((rows, b))
+        # At least twice as many new rows as the triangle has: else most of the work is on it.
+        if sum(len(rows) for rows, _ in waiting) >= 2 * p:
+            r, c, rest = _absorb(r, c, rest, waiting)
+            waiting = []
+    if waiting:
+        r, c, rest = _absorb(r, c, rest, waiting)
+    return Triangle(r, c, rest)
+
+
+def _absorb(
+    r: Array, c: Array, rest: Array, waiting: list[tuple[Array, Array]]
+) -> tuple[Array, Array, Array]:
+    stack = np.concatenate([r, *(rows for rows, _ in waiting)])
+    if not np.all(np.isfinite(stack)):
+        return np.full((1, r.shape[1]), np.nan), c[:1], rest
+    r, turned = _qr(stack, np.concatenate([c, *(b for _, b in waiting)]))
+    return r, turned[: len(r)], rest + np.square(turned[len(r) :]).sum(axis=0)
+
+
+def _qr(rows: Array, b: Array) -> tuple[Array, Array]:
+    """R, and Qᵀ b without Q being formed."""
+    if rows.shape[1] == 0 or rows.shape[0] == 0:
+        return rows[:0], b
+    (packed, tau), r = scipy.linalg.qr(rows, mode="raw", overwrite_a=True, check_finite=False)
+    packed = packed[:, : len(tau)]
+    work: Any = lapack.dormqr("L", "T", packed, tau, b, -1)[1]
+    turned, _, _ = lapack.dormqr("L", "T", packed, tau, np.asfortranarray(b), int(work[0]))
+    return np.asarray(r[: min(rows.shape)]), np.asarray(turned)
+
+
+def _moments(problem: Problem, r: Array) -> tuple[Array, Array]:
+    """Mean and deviation of A's columns, out of the triangle."""
+    if not problem.intercept:
+        size = np.linalg.norm(r, axis=0)
+        return np.zeros(problem.d), size
+    weight = abs(r[0, 0])
+    return np.abs(r[0, 1:]) * np.sign(r[0, 1:] * r[0, 0]) / weight, np.linalg.norm(
+        r[1:, 1:], axis=0
+    ) / weight
