@@ -54,8 +54,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         solver: "exact": QR, refined; right for any condition number. "gram": the Gram matrix of
             the columns from one read, then refined by the gradient, each time one more read, to
             the accuracy of QR. "cg": conjugate gradients, for very many columns. "gd": gradient
-            descent. "auto": "gd" if there is a learning rate, "exact" where that takes about a
-            second, "gram" up to 4096 columns ("exact" if it does not converge), then "cg".
+            descent. "auto": "gd" if there is a learning rate, "exact" where that takes less than
+            a second, "gram" up to 4096 columns ("exact" if it does not converge), then "cg".
         learning_rate: For "gd". A float, or one per step; `"auto"`: 1 / λ, λ the largest eigenvalue
             of the Hessian (by power iteration). Rates apply to the *sum* of squares, so a stable
             one is below 2 / λ.

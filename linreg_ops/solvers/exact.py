@@ -17,7 +17,7 @@ import scipy.linalg
 from scipy.linalg import lapack
 
 from .factor import Factor
-from .problem import EPS, Array, Problem
+from .problem import EPS, Array, Problem, one_blas_thread
 
 
 class Triangle(NamedTuple):
@@ -59,6 +59,11 @@ def start(factor: Factor, triangle: Triangle, problem: Problem) -> Array:
 
 def compress(problem: Problem) -> Triangle:
     """[1 A | B] as a triangle, in one read."""
+    with one_blas_thread(problem):
+        return _compress(problem)
+
+
+def _compress(problem: Problem) -> Triangle:
     p, k = problem.size, problem.k
     r, c, rest = np.zeros((0, p)), np.zeros((0, k)), np.zeros(k)
     waiting: list[tuple[Array, Array]] = []

@@ -11,13 +11,14 @@ import numpy as np
 import scipy.linalg
 
 from .factor import Factor
-from .problem import EPS, Array, Problem
+from .problem import EPS, Array, Problem, one_blas_thread
 
 
 def factorize(problem: Problem) -> tuple[Factor, Array]:
     """The factor, and minus the gradient at zero, [1 A]ᵀSB."""
     while True:
-        weight, sums, gram, cross = accumulate(problem)
+        with one_blas_thread(problem):
+            weight, sums, gram, cross = accumulate(problem)
         if problem.intercept:
             mean = sums / weight
             gram = gram - weight * np.outer(mean, mean)
