@@ -1,6 +1,6 @@
 """Builds the wheel against every TensorFlow, on every Python, and runs the tests with it.
 
-    python .ci/matrix.py --write                 every cell, recorded in README.md's table
+    python .ci/matrix.py --write                 every cell, recorded in .ci/matrix.json
     python .ci/matrix.py 2.19/3.10 2.21/3.13     these cells
     python .ci/matrix.py oldest                  the first cell that has an interpreter here
     python .ci/matrix.py 2.19/3.10 -- tests/test_ops.py -x     these tests
@@ -14,8 +14,8 @@ TensorFlow download, a build (shorter with ccache) and the tests. Needs git and 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+RECORD = ROOT / ".ci" / "matrix.json"  # docs/generate.py makes a table of it
 
 TENSORFLOWS = ("2.19", "2.20", "2.21")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -33,8 +33,7 @@ PAIRS = [f"{tensorflow}/{python}" for tensorflow in TENSORFLOWS for python in PY
 NO_WHEEL = {"2.19/3.13"}
 CELLS = [pair for pair in PAIRS if pair not in NO_WHEEL]
 
-BEGIN, END = "<!-- matrix: .ci/matrix.py writes this table -->\n", "<!-- end of matrix -->"
-HEAD = "| TensorFlow | Python | NumPy | Keras | tests | commit |\n|---|---|---|---|---|---|\n"
+COLUMNS = ("tensorflow", "python", "numpy", "keras", "tests", "commit")
 VERSIONS = """
 import platform
 from importlib.metadata import version
@@ -114,25 +113,14 @@ def run_cell(
     return good, [*versions, tests, commit]
 
 
-def minor(version: str) -> str:
-    """X.Y of X.Y.Z."""
-    return ".".join(version.split(".")[:2])
-
-
 def record(new: dict[str, list[str]]) -> None:
-    """Puts the rows where README.md has its place, among those of earlier runs."""
-    text = README.read_text()
-    pattern = re.compile(re.escape(BEGIN) + "(.*?)" + re.escape(END), re.S)
-    place = pattern.search(text)
-    if place is None:
-        sys.exit(f"error: README.md has no place for the table: {BEGIN.strip()}")
+    """Puts the rows among those of earlier runs."""
+    before = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     rows = {pair: [*pair.split("/"), "", "", "not run", ""] for pair in PAIRS}
-    for line in re.findall(r"^\| (\d.*) \|$", place[1], re.M):
-        cells = [cell.strip() for cell in line.split("|")]
-        rows[f"{minor(cells[0])}/{minor(cells[1])}"] = cells
+    rows |= {pair: list(before[pair].values()) for pair in PAIRS if pair in before}
     rows |= new | {pair: [*pair.split("/"), "", "", "no wheel", ""] for pair in NO_WHEEL}
-    table = HEAD + "".join(f"| {' | '.join(rows[pair])} |\n" for pair in PAIRS)
-    README.write_text(text[: place.start()] + f"{BEGIN}\n{table}\n{END}" + text[place.end() :])
+    cells = {pair: dict(zip(COLUMNS, rows[pair], strict=True)) for pair in PAIRS}
+    RECORD.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> int:
@@ -141,7 +129,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cells", nargs="*", help=f"of {', '.join(CELLS)}, or oldest")
-    parser.add_argument("--write", action="store_true", help="record the result in README.md")
+    parser.add_argument("--write", action="store_true", help="record the result in .ci/matrix.json")
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options, pytest_arguments = parser.parse_args(arguments[:split]), arguments[split + 1 :]

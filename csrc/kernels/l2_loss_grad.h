@@ -123,9 +123,9 @@ struct Threads {
 };
 
 // Bytes of workspace (64-byte aligned, uninitialised) that a call needs at most, whatever the
-// alignment of its inputs; a function of shape, types and thread count alone.
-std::int64_t WorkspaceBytes(const Data& data, int threads);
-std::int64_t DescentWorkspaceBytes(const Data& data, int threads);
+// alignment of its inputs; a function of shape, types, thread count and instruction set alone.
+std::int64_t WorkspaceBytes(const Data& data, int threads, const char* isa = nullptr);
+std::int64_t DescentWorkspaceBytes(const Data& data, int threads, const char* isa = nullptr);
 
 // Both validate first, and both fail without touching an output if `workspace_bytes` is too small.
 // Sums over no data cost what writing the outputs costs, whatever the sizes. `isa`: a name from
@@ -134,6 +134,40 @@ Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& thr
                        void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
 Status ComputeDescent(const Data& data, const Descent& descent, const Threads& threads,
                       void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
+
+// The ways a problem can be computed. A table in plan.cc says which problem takes which.
+enum class Route : std::uint8_t {
+  kPlain,
+  kLanePerRow,
+  kLanePerRowPacked,
+  kLanePerRowTile,
+  kLanePerColumn,
+  kFewTargets,
+  kGemmSlots,
+  kGemmRounds,
+};
+constexpr int kNumRoutes = 8;
+
+// The table's rows, in the order in which they are asked: the first that takes a problem runs it.
+struct RouteInfo {
+  Route route;
+  const char* name;
+  const char* takes;   // which problems, in words
+  const char* reason;  // what it is for
+};
+std::vector<RouteInfo> Routes();
+
+// How a call with y would run. The arrays of `sizes` are not looked at. A problem without a row, or
+// without a target, takes no route: its name is "none".
+struct PlanInfo {
+  const char* isa;
+  RouteInfo route;
+  int workers;                   // threads worth having, at most those there are
+  std::int64_t tasks;            // that they share, in the largest stage
+  std::int64_t tile_rows;        // rows whose second use hits the cache
+  std::int64_t workspace_bytes;  // as WorkspaceBytes has it
+};
+Status Explain(const Data& sizes, int threads, bool descent, const char* isa, PlanInfo* info);
 
 // One row per instruction set compiled in, best first; `supported` on this CPU and OS.
 struct Isa {

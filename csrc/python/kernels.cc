@@ -42,8 +42,7 @@ void Throw(const Status& status) {
   }
 }
 
-DType TypeOf(const Array& a, const char* name) {
-  const py::dtype dtype = a.dtype();
+DType TypeOf(const py::dtype& dtype, const char* name) {
   switch (dtype.byteorder() == '=' ? dtype.num() : -1) {
     case py::detail::npy_api::NPY_FLOAT_:
       return DType::kFloat32;
@@ -88,8 +87,8 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   if (x.ndim() != 2) throw py::value_error("x must be [n, d], got shape " + DescribeShape(x));
   Problem p{{}, w.dtype(), {}};
   Data& data = p.data;
-  data.x_type = TypeOf(x, "x");
-  data.w_type = TypeOf(w, "w");
+  data.x_type = TypeOf(x.dtype(), "x");
+  data.w_type = TypeOf(w.dtype(), "w");
   if (const Status types = ValidateTypes(data.x_type, data.w_type); !types.ok()) {
     throw py::type_error(types.message());
   }
@@ -102,7 +101,7 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   data.shape.k = w.ndim() == 1 ? 1 : w.shape(1);
   p.w_shape.assign(w.shape(), w.shape() + w.ndim());
   const auto check_type = [&](const Array& a, const char* name) {
-    if (TypeOf(a, name) != data.w_type) {
+    if (TypeOf(a.dtype(), name) != data.w_type) {
       throw py::type_error(std::string(name) + " must have w's dtype " + NameOf(data.w_type) +
                            ", got " + std::string(py::str(a.dtype())));
     }
@@ -182,12 +181,13 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   out.loss = loss.mutable_data();
   out.loss_per_target = loss_per_target;
   out.grad = grad.mutable_data();
-  Workspace workspace(cpu::WorkspaceBytes(p.data, count));
+  const char* const isa_name = isa ? isa->c_str() : nullptr;
+  Workspace workspace(cpu::WorkspaceBytes(p.data, count, isa_name));
   Throw(RunWithoutGil(Work(p.data.shape, 1), [&](const Cancellable& cancellable) {
     out.cancelled = cancellable.cancelled;
     out.cancelled_context = cancellable.cancelled_context;
     return cpu::ComputeLossGrad(p.data, out, PoolThreads(count), workspace.data(),
-                                workspace.bytes(), isa ? isa->c_str() : nullptr);
+                                workspace.bytes(), isa_name);
   }));
   return py::make_tuple(per_column ? py::object(loss) : Scalar(loss), grad);
 }
@@ -218,12 +218,13 @@ py::tuple GradientDescent(
   descent.momentum = momentum;
   descent.w = new_w.mutable_data();
   descent.losses = losses.mutable_data();
-  Workspace workspace(cpu::DescentWorkspaceBytes(p.data, count));
+  const char* const isa_name = isa ? isa->c_str() : nullptr;
+  Workspace workspace(cpu::DescentWorkspaceBytes(p.data, count, isa_name));
   Throw(RunWithoutGil(Work(p.data.shape, num_steps + 1), [&](const Cancellable& cancellable) {
     descent.cancelled = cancellable.cancelled;
     descent.cancelled_context = cancellable.cancelled_context;
     return cpu::ComputeDescent(p.data, descent, PoolThreads(count), workspace.data(),
-                               workspace.bytes(), isa ? isa->c_str() : nullptr);
+                               workspace.bytes(), isa_name);
   }));
   return py::make_tuple(new_w, losses);
 }
@@ -237,6 +238,36 @@ std::string ActiveIsa() {
 py::dict Isas() {
   py::dict result;
   for (const cpu::Isa& isa : cpu::Isas()) result[isa.name] = isa.supported;
+  return result;
+}
+
+// How a call on arrays of these sizes would run.
+py::dict Plan(std::int64_t n, std::int64_t d, std::int64_t k, const py::dtype& x_type,
+              const py::dtype& w_type, bool intercept, bool descent, std::optional<int> num_threads,
+              const std::optional<std::string>& isa) {
+  Data sizes;
+  sizes.shape = {n, d, k, intercept};
+  sizes.x_type = TypeOf(x_type, "dtype");
+  sizes.w_type = TypeOf(w_type, "w_dtype");
+  cpu::PlanInfo info;
+  Throw(cpu::Explain(sizes, CheckedThreads(num_threads), descent, isa ? isa->c_str() : nullptr,
+                     &info));
+  py::dict plan;
+  plan["isa"] = info.isa;
+  plan["route"] = info.route.name;
+  plan["reason"] = info.route.reason;
+  plan["workers"] = info.workers;
+  plan["tasks"] = info.tasks;
+  plan["tile_rows"] = info.tile_rows;
+  plan["workspace_bytes"] = info.workspace_bytes;
+  return plan;
+}
+
+py::dict Routes() {
+  py::dict result;
+  for (const cpu::RouteInfo& route : cpu::Routes()) {
+    result[route.name] = py::make_tuple(route.takes, route.reason);
+  }
   return result;
 }
 
@@ -264,6 +295,9 @@ PYBIND11_MODULE(_kernels, m) {
         "num_threads"_a = py::none(), "isa"_a = py::none());
   m.def("active_isa", &lo::ActiveIsa);
   m.def("isas", &lo::Isas);
+  m.def("plan", &lo::Plan, "n"_a, "d"_a, "k"_a, "dtype"_a, "w_dtype"_a, "intercept"_a, "descent"_a,
+        "num_threads"_a, "isa"_a);
+  m.def("routes", &lo::Routes);
   m.def("build_config", &lo::BuildConfig);
   lo::RegisterCuda(m);
 }

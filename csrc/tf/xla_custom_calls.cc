@@ -123,7 +123,8 @@ Status RunEach(const Batch& batch, ffi::ThreadPool& pool, const Output& output) 
     return Status();
   }
   return cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); }, HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         return cpu::ComputeLossGrad(batch.at(i), output(i), threads, scratch, bytes);
       });
@@ -171,7 +172,9 @@ ffi::Error GradientDescent(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBu
   descent.num_rates = rates.dimensions().size() == 0 ? 1 : descent.num_steps;
   descent.momentum = *momentum.typed_data();
   return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::DescentWorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::DescentWorkspaceBytes(data, count); },
+      HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         Descent one = descent;
         one.w = batch.Offset(new_w->untyped_data(), i, shape.weight_rows() * shape.k);

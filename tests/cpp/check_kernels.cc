@@ -219,7 +219,7 @@ Result Compute(const Arrays& arrays, const char* isa, const lo::cpu::Threads& th
   const lo::Data data = arrays.data();
   const Guarded loss(Arrays::Bytes(arrays.w_type, c.k), true);
   const Guarded grad(Arrays::Bytes(arrays.w_type, (c.d + c.intercept) * c.k), true);
-  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads.count);
+  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads.count, isa);
   const Guarded workspace((bytes + 63) / 64 * 64, true);
   std::memset(workspace.data(), 0xff, static_cast<std::size_t>(bytes));  // NaNs, if anyone looks
   lo::LossGrad out;
@@ -372,7 +372,7 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     lo::LossGrad out;
     out.loss = &loss;
     out.grad = grad.data();
-    const std::int64_t bytes = lo::cpu::WorkspaceBytes(at, 1);
+    const std::int64_t bytes = lo::cpu::WorkspaceBytes(at, 1, isa);
     const Guarded workspace((bytes + 63) / 64 * 64, true);
     lo::cpu::ComputeLossGrad(at, out, {}, workspace.data(), bytes, isa);
     losses.push_back(loss);
@@ -392,7 +392,7 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     descent.momentum = momentum;
     descent.w = got_w.data();
     descent.losses = got.data();
-    const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads);
+    const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads, isa);
     const Guarded workspace((bytes + 63) / 64 * 64, true);
     const lo::Status status = lo::cpu::ComputeDescent(
         data, descent, threads % 2 == 0 ? lo::PoolThreads(threads) : StdThreads(threads),

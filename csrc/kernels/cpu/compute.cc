@@ -53,6 +53,7 @@ Problem ProblemOf(const Data& data) {
   problem.d = data.shape.d;
   problem.k = data.shape.k;
   problem.intercept = data.shape.intercept;
+  problem.wide_y = data.w_type == DType::kFloat32 || data.w_type == DType::kFloat64;
   problem.x = data.x;
   problem.w = data.w;
   problem.y = data.y;
@@ -108,17 +109,17 @@ constexpr std::int64_t kLongPass = 1 << 24;
 struct Evaluation {
   Problem problem;
   Plan plan;
-  const Kernel* kernel;
+  const Engine* engine;
   char* workspace;
   Cancellation& cancellation;
   bool long_pass;
   int stage = 0;
 
-  void Prepare() { kernel->prepare(problem, plan, workspace); }
+  void Prepare() { engine->prepare(problem, plan, workspace); }
 
   void Run(int task, int worker) const {
     if (cancellation.seen()) return;
-    kernel->run(problem, plan, workspace, stage, task, worker);
+    engine->run(problem, plan, workspace, stage, task, worker);
     if (long_pass) cancellation.Ask();
   }
 
@@ -149,22 +150,21 @@ void SumEqualTerms(const Problem& p, const Plan&, char*, int, int, int) {
   }
 }
 void PrepareNothing(const Problem&, const Plan&, char*) {}
-constexpr Kernel kEqualTermsFloat = {PrepareNothing, SumEqualTerms<float>};
-constexpr Kernel kEqualTermsDouble = {PrepareNothing, SumEqualTerms<double>};
+constexpr Engine kEqualTermsFloat = {PrepareNothing, SumEqualTerms<float>};
+constexpr Engine kEqualTermsDouble = {PrepareNothing, SumEqualTerms<double>};
 
-Plan PlanOf(const Data& data, int threads, bool descent) {
-  if (!EqualTerms(data)) return MakePlan(data, threads, descent);
+Plan PlanOf(const Data& data, int threads, bool descent, const Kernels& kernels) {
+  if (!EqualTerms(data)) return MakePlan(data, threads, descent, kernels);
   Plan plan = {};
   plan.stages = plan.tasks[0] = plan.workers = 1;
-  plan.packed_offset = -1;
   return plan;
 }
 
-const Kernel* KernelOf(const Data& data, const Kernels& kernels) {
+const Engine* EngineOf(const Data& data, const Plan& plan, const Kernels& kernels) {
   if (EqualTerms(data)) {
     return data.x_type == DType::kFloat64 ? &kEqualTermsDouble : &kEqualTermsFloat;
   }
-  return data.shape.k <= kFewTargets ? &kernels.few : &kernels.many;
+  return &kernels.engine(plan.route);
 }
 
 Evaluation EvaluationOf(const Data& data, const Plan& plan, const Kernels& kernels, char* workspace,
@@ -176,7 +176,7 @@ Evaluation EvaluationOf(const Data& data, const Plan& plan, const Kernels& kerne
     problem.cancelled = [](void* self) { return static_cast<Cancellation*>(self)->Ask(); };
     problem.cancelled_context = &cancellation;
   }
-  return {problem, plan, KernelOf(data, kernels), workspace, cancellation, long_pass};
+  return {problem, plan, EngineOf(data, plan, kernels), workspace, cancellation, long_pass};
 }
 
 Status Cancelled(std::int64_t step) {
@@ -212,12 +212,13 @@ struct Layout {
   std::int64_t bytes;
 };
 
-Layout LayOut(const Data& data, int threads, bool descent, void* workspace) {
+Layout LayOut(const Data& data, int threads, bool descent, const Kernels& kernels,
+              void* workspace) {
   Layout layout = {};
   if (NothingToSum(data)) return layout;
   const bool half = IsHalf(data.w_type);
   const std::int64_t size = data.shape.weight_rows() * data.shape.k * ComputeSize(data);
-  layout.plan = PlanOf(data, threads, descent);
+  layout.plan = PlanOf(data, threads, descent, kernels);
   Arena arena(workspace);
   layout.loss = arena.Take<double>(std::max<std::int64_t>(data.shape.k, 1) * 8);
   if (half) layout.w = arena.Take<void>(size);
@@ -264,10 +265,8 @@ struct DescentLoop {
   std::int64_t size;
   std::int64_t step = 0;
 
-  // Not for the loss alone, which has the same bits as one evaluation then.
   void Pack() {
-    if (descent.num_steps == 0) evaluation.plan.packed_offset = -1;
-    if (evaluation.plan.packed_offset < 0) return;
+    if (evaluation.plan.route != Route::kLanePerRowPacked) return;
     kernels.pack(evaluation.problem, evaluation.plan, evaluation.workspace);
   }
 
@@ -311,26 +310,12 @@ struct DescentLoop {
     }
   }
 
-  // Runs the i-th task of the stage at hand. Every other step takes the rows in the other
-  // direction, to begin with those that the one before has left in the second-level cache: of 4 MB
-  // on two threads a step takes 40 us rather than 42. Each half by itself, as threads work from
-  // both ends.
-  void Run(int i, int worker) const {
-    const Evaluation& e = evaluation;
-    if (e.stage == 0 && step % 2 == 1) {
-      const int tasks = TasksOf(e.plan, 0);
-      const int half = e.plan.workers > 1 ? tasks / 2 : tasks;
-      i = i < half ? half - 1 - i : tasks - 1 - (i - half);
-    }
-    e.Run(i, worker);
-  }
-
   void RunAlone() {
     Evaluation& e = evaluation;
     do {
       Begin();
       for (int tasks = TasksOf(e.plan, 0); tasks > 0; tasks = e.Next()) {
-        for (int i = 0; i < tasks; ++i) Run(i, 0);
+        for (int i = 0; i < tasks; ++i) e.Run(i, 0);
       }
     } while (Step());
   }
@@ -341,7 +326,7 @@ struct DescentLoop {
     work.self = this;
     work.run = [](void* self, int task, int worker) {
       const IeeeFloats ieee;
-      static_cast<DescentLoop*>(self)->Run(task, worker);
+      static_cast<DescentLoop*>(self)->evaluation.Run(task, worker);
     };
     work.next = [](void* self) {
       DescentLoop& loop = *static_cast<DescentLoop*>(self);
@@ -381,14 +366,50 @@ bool Parallel(const Plan& plan, const Threads& threads) {
   return plan.workers > 1 && threads.run != nullptr;
 }
 
-}  // namespace
-
-std::int64_t WorkspaceBytes(const Data& data, int threads) {
-  return LayOut(data, threads, false, nullptr).bytes;
+// An unknown instruction set needs none: the call itself says what is wrong.
+std::int64_t Bytes(const Data& data, int threads, bool descent, const char* isa) {
+  const Kernels* kernels = nullptr;
+  if (!FindKernels(isa, data.x_type, data.w_type, &kernels).ok()) return 0;
+  return LayOut(data, threads, descent, *kernels, nullptr).bytes;
 }
 
-std::int64_t DescentWorkspaceBytes(const Data& data, int threads) {
-  return LayOut(data, threads, true, nullptr).bytes;
+}  // namespace
+
+Status Explain(const Data& sizes, int threads, bool descent, const char* isa, PlanInfo* info) {
+  if (Status status = ValidateTypes(sizes.x_type, sizes.w_type); !status.ok()) return status;
+  if (Status status = ValidateSizes(sizes.shape); !status.ok()) return status;
+  const Kernels* kernels = nullptr;
+  if (Status status = FindKernels(isa, sizes.x_type, sizes.w_type, &kernels); !status.ok()) {
+    return status;
+  }
+  if (isa == nullptr) {
+    if (Status status = ActiveIsa(&isa); !status.ok()) return status;
+  }
+  Data data = sizes;
+  data.y = &data;  // there is one; it is not read
+  *info = {};
+  info->isa = isa;
+  info->route = {Route::kPlain, "none", "n = 0 or k = 0", "sums over nothing are 0"};
+  if (NothingToSum(data)) return Status();
+  const Layout layout = LayOut(data, threads, descent, *kernels, nullptr);
+  for (const RouteInfo& route : Routes()) {
+    if (route.route == layout.plan.route) info->route = route;
+  }
+  info->workers = layout.plan.workers;
+  for (int stage = 0; stage < std::min(layout.plan.stages, 3); ++stage) {
+    info->tasks = std::max<std::int64_t>(info->tasks, layout.plan.tasks[stage]);
+  }
+  info->tile_rows = layout.plan.tile_rows;
+  info->workspace_bytes = layout.bytes;
+  return Status();
+}
+
+std::int64_t WorkspaceBytes(const Data& data, int threads, const char* isa) {
+  return Bytes(data, threads, false, isa);
+}
+
+std::int64_t DescentWorkspaceBytes(const Data& data, int threads, const char* isa) {
+  return Bytes(data, threads, true, isa);
 }
 
 Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& threads,
@@ -407,7 +428,7 @@ Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& thr
     SetZero(out.grad, size * width);
     return Status();
   }
-  const Layout layout = LayOut(data, threads.count, false, workspace);
+  const Layout layout = LayOut(data, threads.count, false, *kernels, workspace);
   if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
   const IeeeFloats ieee;
 
@@ -446,7 +467,7 @@ Status ComputeDescent(const Data& data, const Descent& descent, const Threads& t
   Cancellation cancellation({descent.cancelled, descent.cancelled_context});
   if (cancellation.Ask()) return Cancelled(0);
   if (NothingToSum(data)) return DescendNowhere(*kernels, data, descent, cancellation);
-  const Layout layout = LayOut(data, threads.count, true, workspace);
+  const Layout layout = LayOut(data, threads.count, true, *kernels, workspace);
   if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
   const std::int64_t size = data.shape.weight_rows() * data.shape.k;
   const IeeeFloats ieee;
