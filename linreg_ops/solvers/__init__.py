@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import cg, exact, gram
-from .factor import Factor
+from .factor import AnyFactor
 from .problem import EPS, Array, Problem, power_of_two
 from .refine import Refined, added_up, refine
 
@@ -100,17 +100,15 @@ def solve(
     """By "exact", "gram" or "cg"; "auto" chooses, and goes on to what does not fail."""
     chosen, reason = choose(problem) if solver == "auto" else (solver, "asked for")
     keep = progress.keep
-    factor: Factor
+    factor: AnyFactor
     if chosen == "gram":
-        factor, cross = gram.factorize(problem)
-        w = gram.start(factor, cross, problem)
+        factor, w = gram.factorize(problem)
         found = refine(problem, factor, w, tol=tol, extended=False, max_reads=8, keep=keep)
         if solver == "auto" and not np.all(found.converged):
             chosen = "exact"
             reason += f"; that did not converge (condition {factor.condition:.1g})"
     if chosen == "exact":
-        factor, triangle = exact.factorize(problem)
-        w = exact.start(factor, triangle, problem)
+        factor, w = exact.factorize(problem)
         extended = problem.n * max(problem.d, 1) * problem.k <= EXTENDED
         found = refine(problem, factor, w, tol=tol, extended=extended, max_reads=12, keep=keep)
     elif chosen == "cg":
@@ -144,7 +142,7 @@ def least(problem: Problem, w: Array, tol: float, eps: float) -> Array:
     """
     small, large = sorted((problem.n, problem.d))
     if 2.0 * large * small * small <= CHECK_WORK:
-        factor, _ = exact.factorize(problem)
+        factor: AnyFactor = exact.factorize(problem)[0]
     else:
         factor = cg.factorize(problem)
     loss, grad = problem.at(w)
