@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from . import training as training
     from ._library import build_info
     from ._patch import patch, unpatch
-    from .estimator import LinearRegression
+    from .estimator import LinearRegression, Ridge
     from .ops import (
         Descent,
         LossAndGrad,
@@ -55,6 +55,7 @@ __all__ = [
     "Descent",
     "LinearRegression",
     "LossAndGrad",
+    "Ridge",
     "build_info",
     "gradient_descent",
     "linear_l2_loss",
@@ -73,6 +74,7 @@ _HOME = {
     "linear_l2_loss": "ops",
     "linear_l2_loss_and_grad": "ops",
     "LinearRegression": "estimator",
+    "Ridge": "estimator",
     "build_info": "_library",
     "patch": "_patch",
     "stock_ops": "stock",

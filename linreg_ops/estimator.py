@@ -54,8 +54,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         solver: "exact": QR, refined; right for any condition number. "gram": the Gram matrix of
             the columns from one read, then refined by the gradient, each time one more read, to
             the accuracy of QR. "cg": conjugate gradients, for very many columns. "gd": gradient
-            descent. "auto": "gd" if there is a learning rate, "exact" where that takes about a
-            second, "gram" up to 4096 columns ("exact" if it does not converge), then "cg".
+            descent. "auto": "gd" if there is a learning rate, "exact" where that takes less than
+            a second, "gram" up to 4096 columns ("exact" if it does not converge), then "cg".
         learning_rate: For "gd". A float, or one per step; `"auto"`: 1 / λ, λ the largest eigenvalue
             of the Hessian (by power iteration). Rates apply to the *sum* of squares, so a stable
             one is below 2 / λ.
@@ -147,7 +147,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self._check_parameters()
         x, targets, s = self._check_data(X, y, sample_weight)
         self._one_target = targets.ndim == 1
-        problem = Problem(x, targets.reshape(len(targets), -1), s, intercept=self.fit_intercept)
+        targets = targets.reshape(len(targets), -1)
+        alpha = self._penalty(targets.shape[1])
+        problem = Problem(x, targets, s, intercept=self.fit_intercept, alpha=alpha)
         progress = solvers.Progress(problem)
         self.learning_rate_: Any = None
         try:
@@ -171,6 +173,9 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], accept_sparse="csr")
         return np.asarray(x @ self.coef_.T + self.intercept_)
+
+    def _penalty(self, targets: int) -> Any:
+        return 0.0
 
     def _check_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Array, Array | None]:
         x, y_checked = validate_data(
@@ -297,3 +302,67 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                 raise ValueError(f"learning_rate must be None, 'auto' or numbers, got {rate!r}")
         elif rate is not None and not np.all(np.asarray(rate, np.float64) > 0):
             raise ValueError(f"learning_rate must be positive, got {rate!r}")
+
+
+class Ridge(LinearRegression):
+    """Least squares with a penalty on the coefficients, as a scikit-learn regressor.
+
+    Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σₜ alphaₜ ‖coefₜ‖², with the coefficients in
+    X's own units and the intercept not penalised: what scikit-learn's `Ridge` minimises, halved.
+
+    Args:
+        alpha: The penalty: a number, or one per target [k]; not negative. All targets are fitted
+            from the same reads of X.
+        fit_intercept: Fit a constant term too.
+        solver: "exact", "gram", "cg" or "auto", as of `LinearRegression`.
+        num_steps: "cg" takes at most so many steps.
+        tol: As of `LinearRegression`; of the residual of data and penalty together.
+
+    Attributes:
+        coef_, intercept_, solver_, condition_, rank_, n_iter_, n_reads_: As of `LinearRegression`;
+            the condition number is that of data and penalty together, the worst of all targets'.
+        loss_: ½ Σ s r², without the penalty.
+
+    Source: Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal problems",
+    1970.
+
+    >>> import numpy as np
+    >>> X, y = np.array([[-1.0], [0.0], [1.0]]), np.array([[-1.0, 2.0], [0.0, 3.0], [1.0, 4.0]])
+    >>> Ridge(alpha=[0.0, 2.0]).fit(X, y).coef_.ravel()
+    array([1. , 0.5])
+    """
+
+    learning_rate = None
+    momentum = 0.0
+    standardize = True
+
+    def __init__(
+        self,
+        alpha: float | npt.ArrayLike = 1.0,
+        *,
+        fit_intercept: bool = True,
+        solver: str = "auto",
+        num_steps: int = 1000,
+        tol: float = 1e-10,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.num_steps = num_steps
+        self.tol = tol
+
+    def _penalty(self, targets: int) -> Array:
+        alpha = np.asarray(self.alpha, np.float64)
+        if alpha.shape not in ((), (targets,)):
+            raise ValueError(
+                f"alpha must be a number or have one entry per target, shape [{targets}], "
+                f"got shape {list(alpha.shape)}"
+            )
+        if not np.all(np.isfinite(alpha) & (alpha >= 0)):
+            raise ValueError(f"alpha must not be negative, infinite or NaN, got {self.alpha!r}")
+        return alpha
+
+    def _check_parameters(self) -> None:
+        if self.solver == "gd":
+            raise ValueError("solver='gd' has no penalty: use another, or LinearRegression")
+        super()._check_parameters()

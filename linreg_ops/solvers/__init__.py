@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import cg, exact, gram
-from .factor import Factor
+from .factor import AnyFactor
 from .problem import EPS, Array, Problem, power_of_two
 from .refine import Refined, added_up, refine
 
@@ -35,8 +35,12 @@ __all__ = [
 
 SOLVERS = ("auto", "exact", "gram", "cg", "gd")
 
-# 2nd² up to which a QR is a matter of a second; columns up to which a d·d matrix is welcome.
-QR_WORK = 1e10
+# 2nd² up to which a QR is a matter of 0.2 s: it makes 5 to 8 Gflop/s on a core, where the products
+# of a Gram matrix make 40. Of more columns than rows no Gram matrix is wanted: seconds more, then.
+QR_WORK, WIDE_QR_WORK = 1e9, 1e11
+# 2nd² up to which a QR only to check what was found is not too much.
+CHECK_WORK = 1e10
+# Columns up to which a matrix of d by d is welcome.
 GRAM_COLUMNS = 4096
 # n·d·k up to which residuals are taken in long double: a read of them takes 0.05 s.
 EXTENDED = 1_000_000
@@ -82,11 +86,12 @@ def choose(problem: Problem) -> tuple[str, str]:
     """The solver for a problem without a learning rate, and why."""
     small, large = sorted((problem.n, problem.d))
     work = 2.0 * large * small * small
-    if work <= QR_WORK:
+    wide = problem.n < 2 * problem.d
+    if work <= (WIDE_QR_WORK if wide else QR_WORK):
         return "exact", f"QR takes {work:.1g} operations"
-    if problem.d <= GRAM_COLUMNS:
+    if not wide and problem.d <= GRAM_COLUMNS:
         return "gram", f"one read of {problem.n} rows, where QR would take {work:.1g} operations"
-    return "cg", f"{problem.d} columns, too many for a matrix of {problem.d} by {problem.d}"
+    return "cg", f"{problem.n} rows of {problem.d} columns are too many for matrices of columns"
 
 
 def solve(
@@ -95,17 +100,15 @@ def solve(
     """By "exact", "gram" or "cg"; "auto" chooses, and goes on to what does not fail."""
     chosen, reason = choose(problem) if solver == "auto" else (solver, "asked for")
     keep = progress.keep
-    factor: Factor
+    factor: AnyFactor
     if chosen == "gram":
-        factor, cross = gram.factorize(problem)
-        w = gram.start(factor, cross, problem)
+        factor, w = gram.factorize(problem)
         found = refine(problem, factor, w, tol=tol, extended=False, max_reads=8, keep=keep)
         if solver == "auto" and not np.all(found.converged):
             chosen = "exact"
             reason += f"; that did not converge (condition {factor.condition:.1g})"
     if chosen == "exact":
-        factor, triangle = exact.factorize(problem)
-        w = exact.start(factor, triangle, problem)
+        factor, w = exact.factorize(problem)
         extended = problem.n * max(problem.d, 1) * problem.k <= EXTENDED
         found = refine(problem, factor, w, tol=tol, extended=extended, max_reads=12, keep=keep)
     elif chosen == "cg":
@@ -138,8 +141,8 @@ def least(problem: Problem, w: Array, tol: float, eps: float) -> Array:
     else from the columns' lengths alone, which do not show a direction that they nearly cancel in.
     """
     small, large = sorted((problem.n, problem.d))
-    if 2.0 * large * small * small <= QR_WORK:
-        factor, _ = exact.factorize(problem)
+    if 2.0 * large * small * small <= CHECK_WORK:
+        factor: AnyFactor = exact.factorize(problem)[0]
     else:
         factor = cg.factorize(problem)
     loss, grad = problem.at(w)

@@ -42,7 +42,8 @@ def factorize(problem: Problem) -> Factor:
     """Columns centred and scaled to unit length: what a triangle of the diagonal only does."""
     mean, left, weight = moments(problem)
     root = float(np.sqrt(weight)) if problem.intercept else None
-    return Factor.diagonal(root, mean * np.sqrt(weight), np.sqrt(left + problem.penalty))
+    penalty = problem.penalty.mean(axis=1) if problem.k else np.zeros(problem.d)
+    return Factor.diagonal(root, mean * np.sqrt(weight), np.sqrt(left + penalty))
 
 
 def solve(

@@ -16,51 +16,55 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from .factor import Factor
-from .problem import EPS, Array, Problem
+from .factor import AnyFactor, Factor, by_penalty
+from .problem import EPS, Array, Problem, one_blas_thread
 
 
 class Triangle(NamedTuple):
-    """r [≤ size, size] with rᵀr = [1 A]ᵀS[1 A], c = the same rotation of B, rest = what it left."""
+    """r [≤ size, size] with rᵀr = [1 A]ᵀS[1 A], and c, the same rotation of B."""
 
     r: Array
     c: Array
-    rest: Array
 
 
-def factorize(problem: Problem) -> tuple[Factor, Triangle]:
-    """The factor of the problem, its penalty included, and the triangle for a start."""
+def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
+    """The factor, penalty included, and the solution as it gives it, before refinement."""
     while True:
         triangle = compress(problem)
         if problem.settled(*_moments(problem, triangle.r)):
             break
-    r = triangle.r
+    return by_penalty(problem, lambda penalty, targets: _solve(problem, triangle, penalty, targets))
+
+
+def _solve(
+    problem: Problem, triangle: Triangle, penalty: Array, targets: Array
+) -> tuple[Factor, Array]:
+    first = int(problem.intercept)
+    r, c = triangle.r, triangle.c[:, targets]
+    inner, turned = r[first:, first:], c[first:]
+    if np.any(penalty):
+        below = np.zeros((problem.d, c.shape[1]))
+        stack = np.vstack([inner, np.diag(np.sqrt(penalty))])
+        inner, turned = _qr(stack, np.vstack([turned, below]))
     noise = EPS * (10 * problem.d + np.sqrt(problem.n))
-    rho, m, inner = (float(r[0, 0]), r[0, 1:], r[1:, 1:]) if problem.intercept else (None, r[0], r)
-    c = triangle.c
-    if np.any(problem.penalty):
-        own = c[int(problem.intercept) :]
-        stack = np.vstack([inner, np.diag(np.sqrt(problem.penalty))])
-        below = np.zeros((problem.d, problem.k))
-        inner, turned = _qr(stack, np.vstack([own, below]))
-        c = np.vstack([c[: int(problem.intercept)], turned[: problem.d]])
-        triangle = Triangle(r, c, triangle.rest)
-    return Factor(rho, m, inner, noise), triangle
-
-
-def start(factor: Factor, triangle: Triangle, problem: Problem) -> Array:
-    """The solution as the factor gives it, before refinement; of least norm."""
+    rho, m = (float(r[0, 0]), r[0, 1:]) if first else (None, np.zeros(problem.d))
+    factor = Factor(rho, m, inner, noise)
     if factor.full:
-        return factor.back(triangle.c)
+        return factor, factor.back(np.vstack([c[:first], turned[: problem.d]]))
     # Of deficient rank, by the gradient at zero: what rounding that adds, refinement takes away.
-    w = factor.back(factor.half(triangle.r.T @ triangle.c))
-    return factor.least_norm(w, problem.x_scale)
+    w = factor.back(factor.half(r.T @ c))
+    return factor, factor.least_norm(w, problem.x_scale)
 
 
 def compress(problem: Problem) -> Triangle:
     """[1 A | B] as a triangle, in one read."""
+    with one_blas_thread(problem):
+        return _compress(problem)
+
+
+def _compress(problem: Problem) -> Triangle:
     p, k = problem.size, problem.k
-    r, c, rest = np.zeros((0, p)), np.zeros((0, k)), np.zeros(k)
+    r, c = np.zeros((0, p)), np.zeros((0, k))
     waiting: list[tuple[Array, Array]] = []
     for a, b, s in problem.blocks():
         rows = np.empty((len(a), p))
@@ -74,21 +78,19 @@ def compress(problem: Problem) -> Triangle:
         waiting.append((rows, b))
         # At least twice as many new rows as the triangle has: else most of the work is on it.
         if sum(len(rows) for rows, _ in waiting) >= 2 * p:
-            r, c, rest = _absorb(r, c, rest, waiting)
+            r, c = _absorb(r, c, waiting)
             waiting = []
     if waiting:
-        r, c, rest = _absorb(r, c, rest, waiting)
-    return Triangle(r, c, rest)
+        r, c = _absorb(r, c, waiting)
+    return Triangle(r, c)
 
 
-def _absorb(
-    r: Array, c: Array, rest: Array, waiting: list[tuple[Array, Array]]
-) -> tuple[Array, Array, Array]:
+def _absorb(r: Array, c: Array, waiting: list[tuple[Array, Array]]) -> tuple[Array, Array]:
     stack = np.concatenate([r, *(rows for rows, _ in waiting)])
     if not np.all(np.isfinite(stack)):
-        return np.full((1, r.shape[1]), np.nan), c[:1], rest
+        return np.full((1, r.shape[1]), np.nan), np.zeros((1, c.shape[1]))
     r, turned = _qr(stack, np.concatenate([c, *(b for _, b in waiting)]))
-    return r, turned[: len(r)], rest + np.square(turned[len(r) :]).sum(axis=0)
+    return r, turned[: len(r)]
 
 
 def _qr(rows: Array, b: Array) -> tuple[Array, Array]:

@@ -11,13 +11,14 @@ rounding are dropped.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from .problem import EPS, Array
+from .problem import EPS, Array, Problem
 
 
 class Factor:
@@ -36,6 +37,7 @@ class Factor:
         length = np.linalg.norm(triangle, axis=0)
         # To the power of two, so that scaling rounds nothing.
         self._scale = np.ldexp(1.0, np.where(length > 0, -np.frexp(length)[1], 0))
+        self._varies = length > 0
         self._triangle: Array | None = triangle * self._scale
         d = len(length)
         self.rank, self.condition = d, 1.0
@@ -59,6 +61,7 @@ class Factor:
         diagonal = np.diag(gram)
         root = np.sqrt(diagonal)
         self._scale = np.ldexp(1.0, np.where(root > 0, -np.frexp(root)[1], 0))
+        self._varies = root > 0
         scaled = gram * self._scale * self._scale[:, None]
         d = len(diagonal)
         self.rank, self.condition, self._triangle = d, 1.0, None
@@ -83,6 +86,8 @@ class Factor:
         self.condition = float(largest / sigma[self.rank - 1]) if self.rank else 1.0
         if self.rank < len(self._scale) or self._triangle is None:
             self._triangle = None
+            # Rounding mixes a little of a column of zeros into vectors; its coefficient is 0.
+            vectors = vectors * self._varies[:, None]
             self._sigma, self._vectors = sigma[: self.rank], vectors[:, : self.rank]
             self._lost = vectors[:, self.rank :]
 
@@ -175,6 +180,51 @@ class Factor:
             return np.asarray(least)
         constant = w[:1] + (self.m @ (slopes - least)) / self.rho
         return np.vstack([constant, least])
+
+
+class Factors:
+    """One factor for each penalty that there is among the targets."""
+
+    def __init__(self, problem: Problem, parts: list[tuple[Array, Factor]]) -> None:
+        self._parts, self._size, self._k = parts, problem.size, problem.k
+        self.rank = min(factor.rank for _, factor in parts)
+        self.condition = max(factor.condition for _, factor in parts)
+
+    def half(self, g: Array) -> Array:
+        """As of a factor; zeros below where its rank is lower."""
+        out = np.zeros((self._size, self._k))
+        for targets, factor in self._parts:
+            h = factor.half(g[:, targets])
+            out[: len(h), targets] = h
+        return out
+
+    def back(self, h: Array) -> Array:
+        """As of a factor."""
+        out = np.zeros((self._size, self._k))
+        for targets, factor in self._parts:
+            rows = factor.rank + int(factor.rho is not None)
+            out[:, targets] = factor.back(h[:rows, targets])
+        return out
+
+
+AnyFactor: TypeAlias = Factor | Factors
+
+
+def by_penalty(
+    problem: Problem, solve: Callable[[Array, Array], tuple[Factor, Array]]
+) -> tuple[AnyFactor, Array]:
+    """`solve(penalty [d], targets)` -> (factor, w) for each penalty, put together."""
+    alphas, which = np.unique(problem.alpha, return_inverse=True)
+    if len(alphas) <= 1:
+        penalty = problem.penalty[:, 0] if problem.k else np.zeros(problem.d)
+        return solve(penalty, np.arange(problem.k))
+    w = np.zeros((problem.size, problem.k))
+    parts = []
+    for i in range(len(alphas)):
+        targets = np.flatnonzero(which == i)
+        factor, w[:, targets] = solve(problem.penalty[:, targets[0]], targets)
+        parts.append((targets, factor))
+    return Factors(problem, parts), w
 
 
 def _solve_triangular(r: Array, b: Array, *, transposed: bool) -> Any:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
-from .factor import Factor
-from .problem import EPS, Array, Problem
+from .factor import AnyFactor, Factor, by_penalty
+from .problem import EPS, Array, Problem, one_blas_thread
 
 
-def factorize(problem: Problem) -> tuple[Factor, Array]:
-    """The factor, and minus the gradient at zero, [1 A]ᵀSB."""
+def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
+    """The factor, penalty included, and the solution as it gives it, before refinement."""
     while True:
-        weight, sums, gram, cross = accumulate(problem)
+        with one_blas_thread(problem):
+            weight, sums, gram, cross = accumulate(problem)
         if problem.intercept:
             mean = sums / weight
             gram = gram - weight * np.outer(mean, mean)
@@ -28,17 +29,16 @@ def factorize(problem: Problem) -> tuple[Factor, Array]:
         np.fill_diagonal(gram, np.where(diagonal < 0, np.finfo(np.float64).tiny, diagonal))
         if problem.settled(mean, np.sqrt(np.diag(gram) / weight)):
             break
-    gram[np.diag_indices_from(gram)] += problem.penalty
-    root = float(np.sqrt(weight)) if problem.intercept else None
-    factor = Factor.from_gram(root, mean * np.sqrt(weight), gram)
-    if not factor.full:
-        _measure_again(problem, factor)
-    return factor, cross
 
+    def solve(penalty: Array, targets: Array) -> tuple[Factor, Array]:
+        root = float(np.sqrt(weight)) if problem.intercept else None
+        factor = Factor.from_gram(root, mean * np.sqrt(weight), gram + np.diag(penalty))
+        if not factor.full:
+            _measure_again(problem, factor, penalty)
+        w = factor.back(factor.half(cross[:, targets]))
+        return factor, factor.least_norm(w, problem.x_scale)
 
-def start(factor: Factor, cross: Array, problem: Problem) -> Array:
-    """The solution as the factor gives it, before refinement; of least norm."""
-    return factor.least_norm(factor.back(factor.half(cross)), problem.x_scale)
+    return by_penalty(problem, solve)
 
 
 def accumulate(problem: Problem) -> tuple[float, Array, Array, Array]:
@@ -62,13 +62,13 @@ def accumulate(problem: Problem) -> tuple[float, Array, Array, Array]:
     return weight, sums, gram, cross
 
 
-def _measure_again(problem: Problem, factor: Factor) -> None:
+def _measure_again(problem: Problem, factor: Factor, penalty: Array) -> None:
     """The directions that the Gram matrix lost in rounding, by a read of their own.
 
     A times unit vectors that it nearly annihilates is small and rounds by ε, not by √ε.
     """
     lost = factor.lost()
-    product = problem.images(factor.centred(lost))
+    product = problem.images(factor.centred(lost), penalty)
     values, turn = scipy.linalg.eigh(product)
     order = np.argsort(values)[::-1]
     sigma = np.sqrt(np.maximum(values[order], 0.0))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .factor import Factor
+from .factor import AnyFactor
 from .problem import EPS, Array, Problem
 
 
@@ -28,7 +28,7 @@ class Refined(NamedTuple):
 
 def refine(
     problem: Problem,
-    factor: Factor,
+    factor: AnyFactor,
     w: Array,
     *,
     tol: float,
@@ -72,7 +72,12 @@ def refine(
         expected = size * min(1.0, factor.condition**2 * factor.rank * EPS)
         w = w - step
         if not extended and np.all(expected <= enough):
-            loss = np.maximum(loss - 0.5 * np.square(size), 0.0)
+            gained = 0.5 * np.square(size)
+            if np.any(problem.penalty):  # the loss is without it, and not least where the sum is
+                slopes = slice(int(problem.intercept), None)
+                pull = problem.penalty * (w + 0.5 * step)[slopes]
+                gained -= np.sum(pull * step[slopes], axis=0)
+            loss = np.maximum(loss - gained, 0.0)
             best = (w, loss, expected)
             keep(w, loss)
             break
