@@ -417,6 +417,8 @@ def fuzz(
             if kind == "fault":
                 faults.append(f"{first - 1}: {rest}: {current}")
         code = process.wait()
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
         if not answered:
             seen["died"] += 1
             faults.append(f"{first - 1}: died of {code}: {current}")

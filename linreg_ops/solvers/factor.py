@@ -175,7 +175,7 @@ class Factor:
         fixed = self._vectors.T @ (slopes.astype(np.float64) / self._scale[:, None])
         q, r = scipy.linalg.qr(inverse[:, None] * self._vectors, mode="economic")
         least = inverse[:, None] * (q @ _solve_triangular(r, fixed, transposed=True))
-        least = self._scale[:, None] * least
+        least = (self._scale * self._varies)[:, None] * least
         if self.rho is None:
             return np.asarray(least)
         constant = w[:1] + (self.m @ (slopes - least)) / self.rho
