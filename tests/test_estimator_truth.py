@@ -75,13 +75,14 @@ def test_a_constant_column_has_coefficient_zero(value, n, dtype, parameters, rng
 @pytest.mark.parametrize("standardize", [True, False])
 def test_a_constant_beside_nearly_dependent_columns_has_coefficient_zero(solver, standardize, rng):
     """Coefficients of millions, whose rounding reached the constant's: 3e-5 where 0 is right."""
-    a = rng.normal(size=(41, 3)).astype(np.float32) * np.float32(300)
-    constant = np.full(41, np.float32(0.1))
-    x = np.column_stack([a, constant, a[:, 0] * np.float32(0.1), constant, a[:, 1]])
-    y = 1e5 + a @ [1.0, 2.0, 3.0] + rng.normal(size=41) * 100
-    s = rng.uniform(size=41)
+    a = rng.normal(size=(41, 8)) * [100, 300, 0.1, 0.04, 50, 30, 0.002, 250]
+    constants = np.full(41, 0.1), np.full(41, -1e6)
+    parts = [a[:, :3], constants[0], a[:, 3:], 0.1 * a[:, 7], constants[1], a[:, 1]]
+    x = np.column_stack(parts).astype(np.float32)
+    y = 1.2e5 + a @ rng.normal(size=8) + rng.normal(size=41) * 100
+    s = rng.uniform(size=41) * 3e-8
     model = fit(x, y, solver=solver, standardize=standardize, sample_weight=s)
-    assert model.coef_[[3, 5]].tolist() == [0.0, 0.0]
+    assert model.coef_[[3, 10]].tolist() == [0.0, 0.0]
     assert np.abs(model.coef_).max() > 1e4
 
 
