@@ -1,5 +1,6 @@
 """`python -m linreg_ops` and the `linreg-ops` command."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -26,8 +27,9 @@ def main() -> None:
         replace_what_the_terminal_lacks()
         app(prog_name="linreg-ops")
     except Interrupted:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        print("Interrupted.", file=sys.stderr, flush=True)
+        os._exit(130)  # whoever pressed Ctrl-C need not wait until TensorFlow has been taken down
 
 
 if __name__ == "__main__":

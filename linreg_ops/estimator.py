@@ -60,7 +60,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             of the Hessian (by power iteration). Rates apply to the *sum* of squares, so a stable
             one is below 2 / λ.
         num_steps: "cg" takes at most so many steps, "gd" exactly so many.
-        momentum: Of gradient descent (heavy ball), in [0, 1).
+        momentum: For gradient descent (heavy ball), in [0, 1).
         tol: Converged when the part of the residual within reach of the columns is below so much of
             the residual, for every target; or within rounding. Then no coefficient is further off
             than `tol`·√n of its standard error.
@@ -81,7 +81,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         solver_: The one used, and `solver_reason_` why.
         condition_: Estimate of the condition number of the centred columns, each scaled to unit
             length; of those directions that are kept, where `rank_` is below d. NaN for "cg", "gd".
-        rank_: Of the centred columns. None for "cg", "gd".
+        rank_: The rank of the centred columns. None for "cg", "gd".
         n_reads_: How often X was read.
         learning_rate_: The rate used; None but for "gd".
         n_features_in_, feature_names_in_: As everywhere in scikit-learn.

@@ -140,7 +140,7 @@ class L2Loss(MeanSquaredError):  # noqa: N818
 
     Args:
         name, dtype: As in Keras.
-        reduction: Of the rows' ½ Σ over targets; as for `MeanSquaredError`.
+        reduction: What is made of the rows' ½ Σ over targets; as for `MeanSquaredError`.
 
     >>> import numpy as np
     >>> float(L2Loss()(np.float32([[1.0], [2.0]]), np.float32([[2.0], [4.0]])))

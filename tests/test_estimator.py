@@ -117,7 +117,7 @@ def test_x_is_never_copied(solver, rng):
         LinearRegression(solver=solver).fit(x, y)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        # Of each row y in float64 a time or two, and blocks of a few MiB.
+        # y in float64 a time or two, and blocks of a few MiB.
         assert peak < 0.5 * x.nbytes
 
 

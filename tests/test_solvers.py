@@ -62,7 +62,7 @@ def test_a_small_spread_around_a_large_value(name, solver, rng):
         dtype
     )
     with warnings.catch_warnings():
-        # Of a spread at the last bits of its offset, that predictions will round is said too.
+        # Where the spread is in the last bits of the offset, that predictions round is said too.
         warnings.simplefilter("ignore" if spread < 1e-12 * abs(values[0]) else "error")
         model = LinearRegression(solver=solver).fit(x[:, None], y)
     slope, _ = exact_line(x, y)
@@ -352,7 +352,7 @@ def test_one_hot_columns_depend_on_each_other(rng):
     for solver in DIRECT:
         model = LinearRegression(solver=solver).fit(x, y)
         assert model.rank_ == 4
-        # Of least norm: it adds up to nothing.
+        # The least norm adds up to nothing.
         np.testing.assert_allclose(model.coef_, [-2.0, -1.0, 0.0, 1.0, 2.0], rtol=0, atol=1e-12)
         assert model.intercept_ == pytest.approx(3.0)
 

@@ -45,13 +45,13 @@ def demo(
         typer.Option(
             callback=_positive,
             show_default="0.1 / points; diabetes: 0.0005",
-            help="Of the sum of squares: the more points, the smaller it must be.",
+            help="The step along the gradient of a sum: more points need a smaller one.",
         ),
     ] = None,
     points: Annotated[
         int | None, typer.Option(min=2, show_default="50", help="Points on the line.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise and of the first weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and the first weights.")] = 0,
     million: Annotated[
         bool, typer.Option(help="Time a million points too, where a pass over the data counts.")
     ] = True,

@@ -44,7 +44,7 @@ class Problem(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of each target: R², weighted; root mean squared error; ½ Σ of the squared residuals."""
+    """For each target: R², weighted; root mean squared error; ½ Σ of the squared residuals."""
 
     rows: int
     r2: list[float]

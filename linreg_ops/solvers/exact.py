@@ -51,7 +51,7 @@ def _solve(
     factor = Factor(rho, m, inner, noise)
     if factor.full:
         return factor, factor.back(np.vstack([c[:first], turned[: problem.d]]))
-    # Of deficient rank, by the gradient at zero: what rounding that adds, refinement takes away.
+    # With deficient rank, by the gradient at zero: refinement takes away what rounding that adds.
     w = factor.back(factor.half(r.T @ c))
     return factor, factor.least_norm(w, problem.x_scale)
 

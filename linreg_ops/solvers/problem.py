@@ -278,7 +278,7 @@ def power_of_two(size: Any) -> Any:
 
 
 def _shift_and_spread(values: Array, intercept: bool) -> tuple[Array, Array]:
-    """Of each column: a number of few bits near the mean (0 without intercept), and a spread."""
+    """For each column, a number of few bits near its mean (0 without intercept), and a spread."""
     if len(values) == 0:
         return np.zeros(values.shape[1]), np.ones(values.shape[1])
     low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
