@@ -435,6 +435,49 @@ def test_ctrl_c_is_a_word_and_exit_code_130(tmp_path, seconds):
         pipe.close()
 
 
+def test_bench(run, monkeypatch):
+    monkeypatch.setattr(cli.bench, "_SECONDS", 0.0)
+    done = run("bench", "--rows", 300, "--features", 7, "--targets", 2, "--dtype", "float64")
+    assert done.exit_code == 0
+    assert "300 rows of 7, 2 targets, float64" in done.stdout
+    ways = rows(done.stdout)
+    for name in ("linreg_ops", "linreg_ops.kernels", "TensorFlow", "TensorFlow, tape", "NumPy"):
+        time, times, speed, error = ways[name]
+        assert re.fullmatch(r"[\d.]+ (µs|ms|s)", time)
+        assert float(times) > 0
+        assert re.fullmatch(r"[\d.e-]+ GB/s", speed)
+        assert float(error) < 1e-13
+    assert ways["linreg_ops"][1] == "1.00"
+
+
+def test_bench_shows_an_error(run, monkeypatch):
+    """The column can tell: a way that is off by a thousandth is."""
+    monkeypatch.setattr(cli.bench, "_SECONDS", 0.0)
+    right = cli.bench._numpy
+    wrong = lambda x, w, y: lambda: (0.0, 1.001 * right(x, w, y)()[1])  # noqa: E731
+    monkeypatch.setitem(cli.bench._WAYS, "NumPy", wrong)
+    done = run("bench", "--rows", 300, "--dtype", "float64")
+    assert rows(done.stdout)["NumPy"][-1] == "1e-03"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--rows", 0], 2, "'--rows'"),
+        (["--features", 3], 2, "'--features': it is for --rows."),
+        (["--rows", 10, "--targets", 0], 2, "'--targets'"),
+        (["--dtype", "int8"], 2, "'int8' is not one of 'float32', 'float64'"),
+        (["--rows", 10**12], 1, "--rows 1000000000000 --features 100 --targets 1 needs 4.8e+06 GB"),
+        (["--rows", 10**12, "--features", 1, "--targets", 100], 1, "needs 4.8e+06 GB of memory"),
+    ],
+)
+def test_bench_refuses(run, arguments, code, message):
+    done = run("bench", *arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_version(run):
     assert run("--version").stdout == f"linreg-ops {linreg_ops.__version__}\n"
 

@@ -112,6 +112,18 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Three digits of a time.
+
+    >>> duration(2.345e-5), duration(0.0123), duration(12.3)
+    ('23.4 µs', '12.3 ms', '12.3 s')
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
+
+
 def writable(path: Path | None, suffixes: tuple[str, ...]) -> Path | None:
     """The path of a file that can be made.
 
