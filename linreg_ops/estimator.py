@@ -22,8 +22,8 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "linreg_ops.LinearRegression needs scikit-learn 1.6 or later. Install it with:\n"
-        '    pip install "linreg_ops[demo]"'
+        "linreg_ops.LinearRegression needs scikit-learn 1.6 or later. Install it with: "
+        "pip install 'scikit-learn>=1.6'"
     ) from error
 
 import scipy.linalg

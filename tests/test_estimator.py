@@ -275,4 +275,4 @@ def test_without_scikit_learn_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, cwd="/", capture_output=True, text=True
     )
-    assert 'pip install "linreg_ops[demo]"' in done.stdout
+    assert "pip install 'scikit-learn>=1.6'" in done.stdout
