@@ -324,7 +324,8 @@ def test_fit_prints_no_coefficients_that_are_wrong(run, table, monkeypatch):
 
 
 REMARKS = [
-    ("a,b,y\n1,2,3\n2,5,1\n", "2 rows for 2 columns: any target is fitted exactly"),
+    ("a,b,y\n1,2,3\n2,5,1\n", "2 rows for 2 columns and an intercept: any target is fitted"),
+    ("a,y\n1,2\n2,5\n", "2 rows for 1 column and an intercept: any target is fitted exactly"),
     ("a,b,y\n1,7,3\n2,7,1\n3,7,8\n", "constant: b: nothing can be learned from it"),
     ("a,b,c,y\n1,1,4,3\n2,2,1,1\n3,3,5,8\n9,9,9,9\n", "a, b are equal: they share one effect"),
     ("a,y\n1,3\n2,3\n3,3\n", "the target y is constant: R² is not defined"),

@@ -108,7 +108,7 @@ def fit(
     if not labels:
         fail("no column is left to predict from: each text has one level only.")
     kept, held_out = _split(problem, test, seed)
-    remarks = design.remarks(kept.x, kept.y, labels, targets)
+    remarks = design.remarks(kept.x, kept.y, labels, targets, intercept=intercept)
     model = estimate(kept, targets, chosen, method)
     fitted = report.scores(model, kept)
     tested = None if held_out is None else report.scores(model, held_out)
