@@ -48,11 +48,13 @@ if TYPE_CHECKING:
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
+    from .solvers.state import GramState
     from .stock import stock_ops
 
 # What `import *` brings: no module, whose name could be one of the user's (keras).
 __all__ = [
     "Descent",
+    "GramState",
     "LinearRegression",
     "LossAndGrad",
     "Ridge",
@@ -73,6 +75,7 @@ _HOME = {
     "gradient_descent": "ops",
     "linear_l2_loss": "ops",
     "linear_l2_loss_and_grad": "ops",
+    "GramState": "solvers.state",
     "LinearRegression": "estimator",
     "Ridge": "estimator",
     "build_info": "_library",

@@ -32,6 +32,7 @@ MODULES = [
     "linreg_ops.plotting",
     "linreg_ops.reference",
     "linreg_ops.solvers",
+    "linreg_ops.solvers.state",
     "linreg_ops.stock",
     "linreg_ops.training",
 ]

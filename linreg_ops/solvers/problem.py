@@ -78,11 +78,11 @@ class Problem:
     def _set_y(self) -> None:
         """The shift and the scale of Y, which is small, from all of it."""
         y = self.y if self.s is None else self.y[self.s > 0]
-        self.y_shift, spread = _shift_and_spread(y, self.intercept)
+        self.y_shift, spread = shift_and_spread(y, self.intercept)
         self.y_scale = power_of_two(spread)
 
     def _look_at(self, x: Array) -> tuple[Array, Array]:
-        return _shift_and_spread(x, self.intercept)
+        return shift_and_spread(x, self.intercept)
 
     def _set_x(self, shift: Array, spread: Array) -> None:
         # The penalty adds to the columns' squares: beside it, a much smaller column is as large.
@@ -92,6 +92,10 @@ class Problem:
         self.x_scale = power_of_two(np.maximum(spread, least / np.sqrt(max(self.n, 1))))
         # [d, k]: ½ Σ penalty w² is the ridge's in the blocks' coordinates, coef = x_scale · w.
         self.penalty = np.square(root * self.x_scale[:, None])
+
+    def penalty_of(self, targets: Array) -> Array:
+        """The penalty [d] of targets that share one; zeros of no targets."""
+        return np.asarray(self.penalty[:, targets[0]] if len(targets) else np.zeros(self.d))
 
     def look_again(self) -> None:
         """The shift and scale of X from all rows, as the first block was no guide to the rest."""
@@ -277,7 +281,7 @@ def power_of_two(size: Any) -> Any:
     return np.ldexp(1.0, np.clip(exponent, -1000, 1000))
 
 
-def _shift_and_spread(values: Array, intercept: bool) -> tuple[Array, Array]:
+def shift_and_spread(values: Array, intercept: bool) -> tuple[Array, Array]:
     """For each column, a number of few bits near its mean (0 without intercept), and a spread."""
     if len(values) == 0:
         return np.zeros(values.shape[1]), np.ones(values.shape[1])
