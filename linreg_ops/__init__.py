@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
+    from .ridge_cv import RidgeCV
     from .solvers.state import GramState
     from .stock import stock_ops
 
@@ -58,6 +59,7 @@ __all__ = [
     "LinearRegression",
     "LossAndGrad",
     "Ridge",
+    "RidgeCV",
     "build_info",
     "gradient_descent",
     "linear_l2_loss",
@@ -78,6 +80,7 @@ _HOME = {
     "GramState": "solvers.state",
     "LinearRegression": "estimator",
     "Ridge": "estimator",
+    "RidgeCV": "ridge_cv",
     "build_info": "_library",
     "patch": "_patch",
     "stock_ops": "stock",

@@ -42,9 +42,9 @@ Array: TypeAlias = npt.NDArray[Any]
 
 def _sums_suffice(model: LinearRegression) -> bool:
     """Whether the solver asked for needs no X beside sums over its rows; raises otherwise."""
-    if model.solver not in ("auto", "gram") or model._descends:
-        solver = "gd" if model._descends else model.solver
-        raise ValueError(f"solver={solver!r} needs all of X, by fit: sums suffice for 'gram' only")
+    why_not = model._needs_x()
+    if why_not:
+        raise ValueError(why_not)
     return True
 
 
@@ -173,12 +173,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                 self._set_curve(progress.curve(), problem)
                 self._set_coefficients(*problem.to_original(progress.w))
             raise
-        self.solver_, self.solver_reason_ = found.solver, found.reason
-        self.rank_, self.condition_ = found.rank, found.condition
-        curve = progress.curve()
-        curve[-1] = found.loss  # of the coefficients as they are rounded
-        self._set_curve(curve, problem)
-        self._set_coefficients(found.intercept, found.coef)
+        self._set_found(problem, progress, found)
         self._warn(problem, found)
         return self
 
@@ -258,6 +253,13 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
     def _forget(self) -> None:
         self.__dict__.pop("state_", None)
 
+    def _needs_x(self) -> str:
+        """Why sums do not suffice for the parameters, if so."""
+        if self.solver in ("auto", "gram") and not self._descends:
+            return ""
+        solver = "gd" if self._descends else self.solver
+        return f"solver={solver!r} needs all of X, by fit: sums suffice for 'gram' only"
+
     def _fit_sums(self, state: GramState) -> LinearRegression:
         sums = state.centred(intercept=self.fit_intercept)
         if not np.all(np.isfinite(sums.gram)) or not np.all(np.isfinite(sums.squares)):
@@ -277,9 +279,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         return self
 
     def _warn_of_sums(self, sums: Centred, factor: AnyFactor) -> None:
-        error = EPS * (factor.condition**2 + sums.lost)
+        self._error_of_sums = error = EPS * (factor.condition**2 + sums.lost)
         possible = min(np.sum(np.diag(sums.gram) > 0), sums.rows - int(self.fit_intercept))
         if factor.rank < possible:
+            self._error_of_sums = 1.0
             what = "columns depend on others, or so nearly that XᵀX cannot tell"
         elif error > 1e-6:
             what = f"coefficients are right to about {error:.0e} of their size only"
@@ -339,6 +342,16 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         converged = bool(np.all(solvers.least(problem, w, self.tol, eps)))
         why = "asked for" if self.solver == "gd" else "a learning rate was given"
         return solvers.Solution(intercept, coef, loss, "gd", why, converged, None, float("nan"))
+
+    def _set_found(
+        self, problem: Problem, progress: solvers.Progress, found: solvers.Solution
+    ) -> None:
+        self.solver_, self.solver_reason_ = found.solver, found.reason
+        self.rank_, self.condition_ = found.rank, found.condition
+        curve = progress.curve()
+        curve[-1] = found.loss  # of the coefficients as they are rounded
+        self._set_curve(curve, problem)
+        self._set_coefficients(found.intercept, found.coef)
 
     def _set_curve(self, losses: Array, problem: Problem) -> None:
         self.loss_, self.loss_curve_ = float(losses[-1]), losses

@@ -71,7 +71,7 @@ class Problem:
         self.s_scale = 1.0 if s is None else power_of_two(float(np.max(s)))
         self.alpha = np.broadcast_to(np.asarray(alpha, np.float64), (self.k,))
         self._set_y()
-        self._set_x(*self._look_at(next(self._raw_blocks())[0]))
+        self._set_x(*self._look_at(next(self.raw_blocks())[0]))
 
     # The coordinates.
 
@@ -104,7 +104,7 @@ class Problem:
         total, weight = np.zeros(self.d), 0.0
         first = None
         self.reads += 1
-        for x, _, s in self._raw_blocks():
+        for x, _, s in self.raw_blocks():
             if len(x) == 0:
                 continue
             first = np.array(x[0], np.float64) if first is None else first
@@ -168,7 +168,7 @@ class Problem:
 
     # The rows.
 
-    def _raw_blocks(self) -> Iterator[tuple[Array, Array, Array | None]]:
+    def raw_blocks(self) -> Iterator[tuple[Array, Array, Array | None]]:
         """Rows of X as given, dense, with their Y and s; those of weight 0 are left out."""
         for begin in range(0, max(self.n, 1), self.rows_per_block):
             rows = slice(begin, min(begin + self.rows_per_block, self.n))
@@ -193,7 +193,7 @@ class Problem:
         x_scale, x_shift = self.x_scale.astype(dtype), (self.x_shift * self.x_scale).astype(dtype)
         y_scale, y_shift = self.y_scale.astype(dtype), (self.y_shift * self.y_scale).astype(dtype)
         shifted = bool(np.any(x_shift))
-        for x, y, s in self._raw_blocks():
+        for x, y, s in self.raw_blocks():
             a = buffer[: len(x)]
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 np.multiply(x, x_scale, out=a, casting="same_kind")

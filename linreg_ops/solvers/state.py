@@ -111,8 +111,8 @@ class GramState:
 
     Args:
         folds: Parts that rows are dealt to, for cross-validation.
-        fold_rows: Unless a fold is named, this many rows in a row go to the same fold, the next
-            to the next.
+        fold_rows: Unless a fold is named, this many rows in a row go to one fold, then as many to
+            the next: more than 1 where neighbours are alike, as in a series.
 
     Attributes:
         n_rows: Rows of positive weight seen.
@@ -127,7 +127,7 @@ class GramState:
     (array([2.]), 1.0)
     """
 
-    def __init__(self, folds: int = 1, *, fold_rows: int = BLOCK) -> None:
+    def __init__(self, folds: int = 1, *, fold_rows: int = 1) -> None:
         self.folds = _positive(folds, "folds")
         self.fold_rows = _positive(fold_rows, "fold_rows")
         self.n_features: int | None = None
