@@ -31,7 +31,9 @@ MODULES = [
     "linreg_ops.ops",
     "linreg_ops.plotting",
     "linreg_ops.reference",
+    "linreg_ops.ridge_cv",
     "linreg_ops.solvers",
+    "linreg_ops.solvers.state",
     "linreg_ops.stock",
     "linreg_ops.training",
 ]
