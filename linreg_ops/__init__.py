@@ -48,14 +48,18 @@ if TYPE_CHECKING:
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
+    from .ridge_cv import RidgeCV
+    from .solvers.state import GramState
     from .stock import stock_ops
 
 # What `import *` brings: no module, whose name could be one of the user's (keras).
 __all__ = [
     "Descent",
+    "GramState",
     "LinearRegression",
     "LossAndGrad",
     "Ridge",
+    "RidgeCV",
     "build_info",
     "gradient_descent",
     "linear_l2_loss",
@@ -73,8 +77,10 @@ _HOME = {
     "gradient_descent": "ops",
     "linear_l2_loss": "ops",
     "linear_l2_loss_and_grad": "ops",
+    "GramState": "solvers.state",
     "LinearRegression": "estimator",
     "Ridge": "estimator",
+    "RidgeCV": "ridge_cv",
     "build_info": "_library",
     "patch": "_patch",
     "stock_ops": "stock",

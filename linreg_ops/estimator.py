@@ -14,6 +14,7 @@ import numpy.typing as npt
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils.metaestimators import available_if
     from sklearn.utils.validation import (
         _check_sample_weight,
         check_array,
@@ -22,18 +23,29 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        "linreg_ops.LinearRegression needs scikit-learn 1.6 or later. Install it with:\n"
-        '    pip install "linreg_ops[demo]"'
+        "linreg_ops.LinearRegression needs scikit-learn 1.6 or later. Install it with: "
+        "pip install 'scikit-learn>=1.6'"
     ) from error
 
 import scipy.linalg
 
 from . import solvers
+from .solvers import gram
+from .solvers.factor import AnyFactor
 from .solvers.gd import Descent
 from .solvers.problem import EPS, Problem
 from .solvers.refine import Refined
+from .solvers.state import Centred, GramState
 
 Array: TypeAlias = npt.NDArray[Any]
+
+
+def _sums_suffice(model: LinearRegression) -> bool:
+    """Whether the solver asked for needs no X beside sums over its rows; raises otherwise."""
+    why_not = model._needs_x()
+    if why_not:
+        raise ValueError(why_not)
+    return True
 
 
 class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -84,6 +96,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         rank_: The rank of the centred columns. None for "cg", "gd".
         n_reads_: How often X was read.
         learning_rate_: The rate used; None but for "gd".
+        state_: What `partial_fit` and `fit_state` keep: sums over the rows, a `GramState`.
         n_features_in_, feature_names_in_: As everywhere in scikit-learn.
 
     Where several coefficients fit equally well (more columns than rows, columns that depend on
@@ -146,6 +159,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         """
         self._check_parameters()
         x, targets, s = self._check_data(X, y, sample_weight)
+        self._forget()
         self._one_target = targets.ndim == 1
         targets = targets.reshape(len(targets), -1)
         alpha = self._penalty(targets.shape[1])
@@ -159,27 +173,133 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                 self._set_curve(progress.curve(), problem)
                 self._set_coefficients(*problem.to_original(progress.w))
             raise
-        self.solver_, self.solver_reason_ = found.solver, found.reason
-        self.rank_, self.condition_ = found.rank, found.condition
-        curve = progress.curve()
-        curve[-1] = found.loss  # of the coefficients as they are rounded
-        self._set_curve(curve, problem)
-        self._set_coefficients(found.intercept, found.coef)
+        self._set_found(problem, progress, found)
         self._warn(problem, found)
         return self
+
+    @available_if(_sums_suffice)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+    ) -> LinearRegression:
+        """Fits to these rows and those of every `partial_fit` before, which need not be there.
+
+        What is kept of them is `state_`, a `GramState`: any cut into batches gives the same bits,
+        and the solution is that of all rows at once, but for digits that XᵀX alone cannot hold (a
+        warning says so). X may be a SciPy sparse matrix.
+
+        Each call solves for the coefficients anew, d³/3 operations: for many small batches, update
+        a `GramState` and call `fit_state` at the end. Solvers other than "auto" and "gram" need all
+        of X at once, and have no `partial_fit`.
+
+        Warns:
+            UserWarning: The model was made by `fit`, whose rows are not kept: it begins anew.
+
+        Raises:
+            ValueError: As of `fit`.
+        """
+        self._check_parameters()
+        first = not hasattr(self, "state_")
+        if first and hasattr(self, "coef_"):
+            warnings.warn(
+                "fit keeps no sums to add to: partial_fit begins anew, with these rows alone",
+                UserWarning,
+                stacklevel=2,
+            )
+        x, targets, s = self._check_data(X, y, sample_weight, reset=first)
+        state = self._new_state() if first else self.state_
+        return self._fit_sums(state.update(x, targets, s))
+
+    def fit_state(self, state: GramState) -> LinearRegression:
+        """Fits to the rows that a `GramState` has seen: no read of X, d³/3 operations.
+
+        The state is kept as `state_`, and not copied: a later `partial_fit` goes on with it.
+
+        Raises:
+            ValueError: A state of no rows; solver="exact", "cg" or "gd", which need X.
+        """
+        self._check_parameters()
+        _sums_suffice(self)
+        self._forget()
+        self.__dict__.pop("feature_names_in_", None)
+        return self._fit_sums(state)
+
+    def merge(self, other: LinearRegression) -> LinearRegression:
+        """Adds the rows that another model was fitted to, both by `partial_fit` or `fit_state`.
+
+        Raises:
+            ValueError: One of them keeps no sums; they differ in columns, targets or folds.
+        """
+        for model in (self, other):
+            check_is_fitted(model)
+            if not hasattr(model, "state_"):
+                raise ValueError(
+                    "merge needs models of partial_fit or fit_state: fit keeps no sums"
+                )
+        return self._fit_sums(self.state_.merge(other.state_))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """X·coef + intercept, in float64: [n], or [n, k] if y had two dimensions."""
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], accept_sparse="csr")
+        floats = [np.float64, np.float32, np.float16]
+        x = validate_data(self, X, reset=False, dtype=floats, accept_sparse="csr")
         return np.asarray(x @ self.coef_.T + self.intercept_)
 
     def _penalty(self, targets: int) -> Any:
         return 0.0
 
-    def _check_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Array, Array | None]:
+    def _new_state(self) -> GramState:
+        return GramState()
+
+    def _forget(self) -> None:
+        self.__dict__.pop("state_", None)
+
+    def _needs_x(self) -> str:
+        """Why sums do not suffice for the parameters, if so."""
+        if self.solver in ("auto", "gram") and not self._descends:
+            return ""
+        solver = "gd" if self._descends else self.solver
+        return f"solver={solver!r} needs all of X, by fit: sums suffice for 'gram' only"
+
+    def _fit_sums(self, state: GramState) -> LinearRegression:
+        sums = state.centred(intercept=self.fit_intercept)
+        if not np.all(np.isfinite(sums.gram)) or not np.all(np.isfinite(sums.squares)):
+            raise ValueError("X or y holds values whose squares have no place in float64: scale it")
+        self.state_, self._one_target = state, state.one_target
+        self.n_features_in_ = len(sums.gram)
+        alpha = np.broadcast_to(np.asarray(self._penalty(len(sums.squares))), len(sums.squares))
+        factor, coef = gram.from_sums(sums, alpha)
+        self.learning_rate_ = None
+        self.solver_, self.solver_reason_ = "gram", f"from sums of {state.n_rows} rows"
+        self.rank_, self.condition_ = factor.rank, factor.condition
+        zero = state.centred(intercept=False).squares.sum()
+        self.loss_curve_ = 0.5 * np.array([zero, sums.residual_squares(coef).sum()])
+        self.loss_, self.n_iter_, self.n_reads_ = float(self.loss_curve_[-1]), 1, 1
+        self._set_coefficients(sums.y_mean - sums.x_mean @ coef, coef)
+        self._warn_of_sums(sums, factor)
+        return self
+
+    def _warn_of_sums(self, sums: Centred, factor: AnyFactor) -> None:
+        self._error_of_sums = error = EPS * (factor.condition**2 + sums.lost)
+        possible = min(np.sum(np.diag(sums.gram) > 0), sums.rows - int(self.fit_intercept))
+        if factor.rank < possible:
+            self._error_of_sums = 1.0
+            what = "columns depend on others, or so nearly that XᵀX cannot tell"
+        elif error > 1e-6:
+            what = f"coefficients are right to about {error:.0e} of their size only"
+        else:
+            return
+        warnings.warn(
+            f"From sums alone, {what}: fit(X, y) can, and Ridge need not",
+            scipy.linalg.LinAlgWarning,
+            stacklevel=4,
+        )
+
+    def _check_data(
+        self, X: Any, y: Any, sample_weight: Any, reset: bool = True
+    ) -> tuple[Any, Array, Array | None]:
+        floats = [np.float64, np.float32] + ([] if self._descends else [np.float16])
         x, y_checked = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True,
+            self, X, y, reset=reset, dtype=floats, multi_output=True, y_numeric=True,
             accept_sparse=False if self._descends else "csr",
         )  # fmt: skip
         targets = check_array(
@@ -222,6 +342,16 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         converged = bool(np.all(solvers.least(problem, w, self.tol, eps)))
         why = "asked for" if self.solver == "gd" else "a learning rate was given"
         return solvers.Solution(intercept, coef, loss, "gd", why, converged, None, float("nan"))
+
+    def _set_found(
+        self, problem: Problem, progress: solvers.Progress, found: solvers.Solution
+    ) -> None:
+        self.solver_, self.solver_reason_ = found.solver, found.reason
+        self.rank_, self.condition_ = found.rank, found.condition
+        curve = progress.curve()
+        curve[-1] = found.loss  # of the coefficients as they are rounded
+        self._set_curve(curve, problem)
+        self._set_coefficients(found.intercept, found.coef)
 
     def _set_curve(self, losses: Array, problem: Problem) -> None:
         self.loss_, self.loss_curve_ = float(losses[-1]), losses

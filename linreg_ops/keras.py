@@ -26,26 +26,35 @@ if keras.backend.backend() != "tensorflow":
 
 
 class _Head(NamedTuple):
-    """What a linear layer's output was computed from: x [n, d] and the layer's weights."""
+    """What a linear layer's output was computed from: x [..., d] and the layer's weights."""
 
     x: tf.Tensor
     layer: Any
 
     def l2_loss(self, y: Any, sample_weight: tf.Tensor | None) -> tf.Tensor:
-        """½ Σ s (x·kernel + bias - y)², x in the compute dtype and the rest in the variables'."""
+        """½ Σ s (x·kernel + bias - y)², x in the compute dtype and the rest in the variables'.
+
+        The last dimension is a row's: x [n, steps, d] has n·steps rows, as y [n, steps, units] has.
+        """
         kernel, bias, units = self.layer.kernel, self.layer.bias, self.layer.units
         # .value, not the variable itself, which Keras would cast to the compute dtype
         w = tf.convert_to_tensor(getattr(kernel, "value", kernel))
         if bias is not None:
             w = tf.concat([tf.cast(bias.value, w.dtype)[None, :], w], axis=0)
         y = tf.cast(tf.convert_to_tensor(y), w.dtype)
-        if y.shape.rank == 1 and units == 1:
-            y = y[:, None]
-        if not y.shape.is_compatible_with([None, units]):
-            raise ValueError(f"y must have shape [n, units] = [n, {units}], got {y.shape}")
+        leading = self.x.shape[:-1]
+        if units == 1 and y.shape.rank == leading.rank:
+            y = y[..., None]
+        if not y.shape.is_compatible_with([*leading, units]):
+            shape = ", ".join(["n", *map(str, leading[1:])])
+            raise ValueError(
+                f"y must have shape [{shape}, units] = [{shape}, {units}], got {y.shape}"
+            )
         if sample_weight is not None:
-            sample_weight = tf.broadcast_to(tf.cast(sample_weight, w.dtype), tf.shape(y)[:1])
-        return linear_l2_loss(self.x, w, y, intercept=bias is not None, sample_weight=sample_weight)
+            s = tf.broadcast_to(tf.cast(sample_weight, w.dtype), tf.shape(y)[:-1])
+            sample_weight = tf.reshape(s, [-1])
+        x, y = (tf.reshape(each, [-1, each.shape[-1]]) for each in (self.x, y))
+        return linear_l2_loss(x, w, y, intercept=bias is not None, sample_weight=sample_weight)
 
 
 def _marked(outputs: Any, x: Any, layer: Any) -> Any:
@@ -99,25 +108,27 @@ class MeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]
         if head is None:
             return super().__call__(y_true, y_pred, sample_weight)
         with tf.name_scope(self.name):
-            rows = tf.shape(y_pred)[0]
-            if head.x.shape.rank != 2:
+            if head.x.shape.rank is None:
                 raise ValueError(f"x must have shape [n, d] with d known, got {head.x.shape}")
-            s, divisor = self._weights(rows, sample_weight, getattr(y_pred, "_keras_mask", None))
+            mask = getattr(y_pred, "_keras_mask", None)
+            s, divisor = self._weights(y_pred[..., 0], sample_weight, mask)
             loss = self._per_row * head.l2_loss(y_true, s)
             if self._mean_over_targets:
                 divisor = divisor * head.layer.units
             return tf.cast(tf.math.divide_no_nan(loss, tf.cast(divisor, loss.dtype)), self.dtype)
 
     def _weights(self, rows: Any, s: Any, mask: Any) -> tuple[tf.Tensor | None, tf.Tensor]:
-        """The factor of each row, and what the sum is divided by: Keras' reductions."""
+        """The factor of each row, and what the sum is divided by: Keras' reductions.
+
+        `rows` has their shape: [n], or [n, steps] where x is [n, steps, d].
+        """
         mean = self.reduction != "sum"
-        count = tf.cast(rows, tf.float64)
+        count = tf.cast(tf.size(rows), tf.float64)
         if s is not None:
             s = tf.cast(tf.convert_to_tensor(s), tf.float64)
-            if s.shape.rank == 2 and s.shape[1] == 1:
-                s = s[:, 0]
-            if s.shape.rank is not None and s.shape.rank > 1:
-                raise ValueError(f"sample_weight must have shape [n] or [n, 1], got {s.shape}")
+            if s.shape.rank == rows.shape.rank + 1 and s.shape[-1] == 1:
+                s = s[..., 0]
+            self._check_weights(s.shape, rows.shape)
         if mask is not None:
             kept = tf.cast(mask, tf.float64)
             s = kept if s is None else s * kept
@@ -128,6 +139,18 @@ class MeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]
         # the mean over a strategy's whole batch: the replicas' means, averaged
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return s, count * replicas if mean else tf.ones([], tf.float64)
+
+    @staticmethod
+    def _check_weights(given: Any, rows: Any) -> None:
+        """Keras would stretch a [steps] along the rows of [n, steps]: here it is refused."""
+        fits = given.rank in (None, 0) or (
+            given.rank == rows.rank
+            and all(s in (None, 1) or n in (None, s) for s, n in zip(given, rows, strict=True))
+        )
+        if not fits:
+            each = ", ".join(["n", *map(str, rows[1:])])
+            one = ", ".join([each, "1"] if rows.rank == 1 else ["n", *["1"] * (rows.rank - 1)])
+            raise ValueError(f"sample_weight must have shape [{each}] or [{one}], got {given}")
 
 
 @keras.saving.register_keras_serializable(package="linreg_ops")
@@ -230,7 +253,7 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
     def build(
         self, x_shape: Any, targets_shape: Any = None, sample_weight_shape: Any = None
     ) -> None:
-        if len(x_shape) != 2 or x_shape[-1] is None:
+        if len(x_shape) < 2 or x_shape[-1] is None:
             raise ValueError(f"x must have shape [n, d] with d known, got {list(x_shape)}")
         super().build(x_shape)
 
@@ -244,8 +267,8 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
     @override
     def compute_output_shape(
         self, x_shape: Any, targets_shape: Any = None, sample_weight_shape: Any = None
-    ) -> tuple[Any, int]:
-        return (x_shape[0], self.units)
+    ) -> tuple[Any, ...]:
+        return (*x_shape[:-1], self.units)
 
     @override
     def get_config(self) -> dict[str, Any]:
@@ -279,7 +302,8 @@ class LinearRegression(keras.Model):  # type: ignore[misc]
     * `loss="l2"`, TensorFlow's `tf.nn.l2_loss`: ½ Σ sᵢ (prediction - y)². Its gradient grows
       with the batch, so the learning rate must shrink: by 2/(n·k) for the same steps as "mse".
 
-    Shapes: X [n, d]; y [n, units], or [n] for one target; sample_weight [n]. Weights are
+    Shapes: X [n, d]; y [n, units], or [n] for one target; sample_weight [n]. More dimensions, as
+    in X [n, steps, d], are more rows: y [n, steps, units], sample_weight [n, steps]. Weights are
     `kernel` [d, units] and `bias` [units]. Under `mixed_bfloat16` or `mixed_float16` the
     loss reads X in 16 bits; weights and targets stay float32, and no product is rounded to 16
     bits.
@@ -343,8 +367,8 @@ class LinearRegression(keras.Model):  # type: ignore[misc]
         return self.output_layer(inputs)
 
     @override
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, int]:
-        return (input_shape[0], self.units)
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return (*input_shape[:-1], self.units)
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = "mse", *args: Any, **kwargs: Any

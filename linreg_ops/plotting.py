@@ -18,6 +18,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Circle, FancyArrowPatch
 except ImportError as error:
     raise ImportError(
@@ -75,13 +76,14 @@ def plot_line(
         names: What x and y are called.
     """
     x, y = np.ravel(x), np.ravel(y)
-    _scatter(axes, x, y, GREY, label="data")
+    # A few points would vanish under a line through them.
+    _scatter(axes, x, y, GREY, label="data", zorder=1 if len(x) > 20 else 10)
     ends = np.array([x.min(), x.max()]) if len(x) else np.zeros(2)
     for i, (name, (intercept, slope)) in enumerate(lines.items()):
         axes.plot(
             ends,
             intercept + slope * ends,
-            label=f"{name}: {_equation(intercept, slope, names)}",
+            label=_legend(name, _equation(intercept, slope, names)),
             color=COLOURS[i % len(COLOURS)],
             linewidth=3 if i == 0 else 1.6,
             linestyle="-" if i == 0 else (0, (5, 3)),
@@ -89,7 +91,8 @@ def plot_line(
         )
     _label(axes, *names, "Data and fitted line")
     bottom, top = axes.get_ylim()
-    axes.set_ylim(top=top + 0.07 * (1 + len(lines)) * (top - bottom))  # room for the legend
+    rows = 1 + sum(str(line.get_label()).count("\n") + 1 for line in axes.get_lines())
+    axes.set_ylim(top=top + 0.07 * rows * (top - bottom))  # room for the legend
     legend = axes.legend(loc="upper left")
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -100,8 +103,18 @@ def plot_line(
 
 
 def _equation(intercept: float, slope: float, names: tuple[str, str]) -> str:
-    constant = f" {'-' if intercept < 0 else '+'} {abs(intercept):.3g}" if intercept else ""
-    return f"{names[1]} = {slope:.3g} {names[0]}{constant}"
+    constant = f" {'-' if intercept < 0 else '+'} {_digits(abs(intercept))}" if intercept else ""
+    return f"{names[1]} = {_digits(slope)} {names[0]}{constant}"
+
+
+def _digits(value: float) -> str:
+    """Three digits at least, and all before the point of what is below a million."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _legend(name: str, equation: str) -> str:
+    """In two lines where one would not fit into the panel."""
+    return f"{name}: {equation}" if len(name) + len(equation) < 45 else f"{name}:\n{equation}"
 
 
 def _label(axes: Axes, x: str, y: str, title: str) -> None:
@@ -261,7 +274,8 @@ def figure(
     columns = columns or panels
     rows = -(-panels // columns)
     with style():
-        made = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        made = Figure(figsize=(columns * width, rows * height), layout=layout)
         axes = list(made.subplots(rows, columns, squeeze=False).flat[:panels])
     return made, axes
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and how it refuses."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -205,6 +207,103 @@ def test_fit_weights_several_targets_and_held_out_rows(run, table, tmp_path):
         np.testing.assert_allclose(list(scores["rmse"].values()), rmse, rtol=1e-7)
 
 
+def ridge(x, y, alpha):
+    """The definition: centred normal equations with the penalty on the diagonal."""
+    centred = x - x.mean(axis=0)
+    gram = centred.T @ centred + alpha * np.eye(x.shape[1])
+    return np.linalg.solve(gram, centred.T @ (y - y.mean()))
+
+
+@pytest.mark.parametrize(
+    "alpha", [["--alpha", "7"], ["--alpha", "7,7"], ["--alpha", 0.5, "--alpha", 90]]
+)
+@pytest.mark.parametrize("solver", ["auto", "exact", "gram", "cg"])
+def test_fit_with_a_penalty_for_each_target(run, table, alpha, solver):
+    table["other"] = table.a - table.price
+    table.to_csv("data.csv", index=False)
+    options = ["--target", "price,other", *alpha, "--solver", solver, "--save", "model.json"]
+    done = run("fit", "data.csv", *options, "--json")
+    found = json.loads(done.stdout)
+    given = np.broadcast_to(np.float64(",".join(map(str, alpha[1::2])).split(",")), 2)
+    assert list(found["alpha"].values()) == given.tolist()
+    assert found["solver"] == ("exact" if solver == "auto" else solver)
+    x, y = table[["a", "b", "c"]].to_numpy(), table[["price", "other"]]
+    for target, penalty in zip(y, given, strict=True):
+        w = ridge(x, y[target].to_numpy(), penalty)
+        coef = [found["coefficients"][name][target] for name in "abc"]
+        np.testing.assert_allclose(coef, w, rtol=1e-8)
+    saved = json.loads(Path("model.json").read_text())
+    assert (saved["alpha"], saved["solver"]) == (given.tolist(), found["solver"])
+    predicted = pandas.read_csv(io.StringIO(run("predict", "model.json", "data.csv").stdout))
+    np.testing.assert_allclose(predicted.mean(), y.mean(), rtol=1e-9)
+    shown = run("fit", "data.csv", *options).stdout
+    assert rows(shown)["other"][0] == f"{given[1]:g}"
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "code"),
+    [
+        (["--alpha", "-1"], "'--alpha': '-1' is not a number from 0 on.", 2),
+        (["--alpha", "1,x"], "'--alpha': 'x' is not a number from 0 on.", 2),
+        (["--alpha", "inf"], "'--alpha': 'inf' is not a number from 0 on.", 2),
+        (["--alpha", "1,2"], "--alpha has 2 numbers for 1 target: give one, or one for each.", 1),
+        (["--solver", "gd"], "'--solver': 'gd' is not one of 'auto', 'exact', 'gram', 'cg'.", 2),
+    ],
+)
+def test_fit_refuses_in_one_line_that_names_the_option(run, table, options, message, code):
+    done = run("fit", "data.csv", "--target", "price", *options)
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_warning_of_the_estimator_is_a_note(run, table):
+    """Not a line of Python's with the source: the reader is at a terminal."""
+    table["a"] += 1e15
+    table.to_csv("data.csv", index=False)
+    done = run("fit", "data.csv", "--target", "price")
+    assert done.exit_code == 0
+    assert re.search("^Note: Predictions round at", done.stderr, re.MULTILINE)
+    assert "Warning" not in done.stderr
+
+
+def test_a_narrow_terminal_gets_every_digit(run, table, monkeypatch):
+    """Columns that do not fit side by side come under each other, none cut."""
+    targets = [f"target {i}" for i in range(4)]
+    for i, name in enumerate(targets):
+        table[name] = table.price * (1 + i) + table.a
+    table.to_csv("data.csv", index=False)
+    options = ["fit", "data.csv", "--target", ",".join(targets), "--drop", "price", "--test", "0.2"]
+    wide = run(*options).stdout
+    monkeypatch.setattr(cli.console, "_width", 40)
+    narrow = run(*options).stdout
+    assert "…" not in narrow
+    numbers = re.compile(r"-?\d+\.\d+")
+    assert sorted(numbers.findall(narrow)) == sorted(numbers.findall(wide))
+    # what is a table, not a sentence, which a terminal breaks
+    assert all(len(line) <= 40 for line in narrow.splitlines() if line.startswith(" "))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", "R^2 = 0.9"),
+        ("latin-1", "R² = 0.9"),
+        ("utf-8", "½ Σ (xw - y)²"),
+    ],
+)
+def test_a_terminal_without_the_characters_gets_their_names(table, tmp_path, encoding, shown):
+    done = subprocess.run(
+        [sys.executable, "-m", "linreg_ops", "fit", "data.csv", "--target", "price"],
+        cwd=tmp_path, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    text = done.stdout.decode(encoding)
+    assert shown in text
+    assert "?" not in text
+
+
 def test_fit_prints_no_coefficients_that_are_wrong(run, table, monkeypatch):
     """What has not converged is not printed as if it had, and the exit code says so."""
     from sklearn.exceptions import ConvergenceWarning
@@ -225,7 +324,8 @@ def test_fit_prints_no_coefficients_that_are_wrong(run, table, monkeypatch):
 
 
 REMARKS = [
-    ("a,b,y\n1,2,3\n2,5,1\n", "2 rows for 2 columns: any target is fitted exactly"),
+    ("a,b,y\n1,2,3\n2,5,1\n", "2 rows for 2 columns and an intercept: any target is fitted"),
+    ("a,y\n1,2\n2,5\n", "2 rows for 1 column and an intercept: any target is fitted exactly"),
     ("a,b,y\n1,7,3\n2,7,1\n3,7,8\n", "constant: b: nothing can be learned from it"),
     ("a,b,c,y\n1,1,4,3\n2,2,1,1\n3,3,5,8\n9,9,9,9\n", "a, b are equal: they share one effect"),
     ("a,y\n1,3\n2,3\n3,3\n", "the target y is constant: R² is not defined"),
@@ -289,13 +389,15 @@ DAMAGED = {
     "": "is not a model that",
     "[]": "is not a model that",
     "{}": "is not a model that",
-    '{"format": "linreg-ops model", "version": 2}': "is a model of version 2; this program reads",
-    '{"format": "linreg-ops model", "version": 1}': "is damaged: KeyError",
-    '{"format": "linreg-ops model", "version": 1, "targets": ["y"], "features": '
-    '[{"column": "a", "kind": "number", "levels": []}], "intercept": [0], "coef": [[1], [2]]}':
+    '{"format": "linreg-ops model", "version": 3}': "is a model of version 3; this program reads",
+    '{"format": "linreg-ops model", "version": 2}': "is damaged: KeyError",
+    '{"format": "linreg-ops model", "version": 2, "targets": ["y"], "features": '
+    '[{"column": "a", "kind": "number", "levels": []}], "intercept": [0], "coef": [[1], [2]], '
+    '"alpha": [0], "solver": "exact"}':
         "is damaged: ValueError: coef must be [1, 1], got (2, 1)",
-    '{"format": "linreg-ops model", "version": 1, "targets": ["y"], "features": '
-    '[{"column": "a", "kind": "number", "levels": []}], "intercept": [NaN], "coef": [[1]]}':
+    '{"format": "linreg-ops model", "version": 2, "targets": ["y"], "features": '
+    '[{"column": "a", "kind": "number", "levels": []}], "intercept": [NaN], "coef": [[1]], '
+    '"alpha": [0], "solver": "exact"}':
         "a coefficient is not finite",
     "[" * 100_000: "is not a model that",
     "\x80": "is not a model that",
@@ -334,6 +436,49 @@ def test_ctrl_c_is_a_word_and_exit_code_130(tmp_path, seconds):
         pipe.close()
 
 
+def test_bench(run, monkeypatch):
+    monkeypatch.setattr(cli.bench, "_SECONDS", 0.0)
+    done = run("bench", "--rows", 300, "--features", 7, "--targets", 2, "--dtype", "float64")
+    assert done.exit_code == 0
+    assert "300 rows of 7, 2 targets, float64" in done.stdout
+    ways = rows(done.stdout)
+    for name in ("linreg_ops", "linreg_ops.kernels", "TensorFlow", "TensorFlow, tape", "NumPy"):
+        time, times, speed, error = ways[name]
+        assert re.fullmatch(r"[\d.]+ (µs|ms|s)", time)
+        assert float(times) > 0
+        assert re.fullmatch(r"[\d.e-]+ GB/s", speed)
+        assert float(error) < 1e-13
+    assert ways["linreg_ops"][1] == "1.00"
+
+
+def test_bench_shows_an_error(run, monkeypatch):
+    """The column can tell: a way that is off by a thousandth is."""
+    monkeypatch.setattr(cli.bench, "_SECONDS", 0.0)
+    right = cli.bench._numpy
+    wrong = lambda x, w, y: lambda: (0.0, 1.001 * right(x, w, y)()[1])  # noqa: E731
+    monkeypatch.setitem(cli.bench._WAYS, "NumPy", wrong)
+    done = run("bench", "--rows", 300, "--dtype", "float64")
+    assert rows(done.stdout)["NumPy"][-1] == "1e-03"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--rows", 0], 2, "'--rows'"),
+        (["--features", 3], 2, "'--features': it is for --rows."),
+        (["--rows", 10, "--targets", 0], 2, "'--targets'"),
+        (["--dtype", "int8"], 2, "'int8' is not one of 'float32', 'float64'"),
+        (["--rows", 10**12], 1, "--rows 1000000000000 --features 100 --targets 1 needs 4.8e+06 GB"),
+        (["--rows", 10**12, "--features", 1, "--targets", 100], 1, "needs 4.8e+06 GB of memory"),
+    ],
+)
+def test_bench_refuses(run, arguments, code, message):
+    done = run("bench", *arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_version(run):
     assert run("--version").stdout == f"linreg-ops {linreg_ops.__version__}\n"
 
@@ -367,6 +512,7 @@ def test_help_and_no_arguments(run):
     assert run("--help").exit_code == 0
     assert "fit" in run("--help").stdout
     assert "Usage" in run().output
+    assert run("fit", "--help").stdout.count("--alpha NUMBER") == 1
 
 
 def test_without_typer_says_what_to_install():

@@ -31,7 +31,9 @@ MODULES = [
     "linreg_ops.ops",
     "linreg_ops.plotting",
     "linreg_ops.reference",
+    "linreg_ops.ridge_cv",
     "linreg_ops.solvers",
+    "linreg_ops.solvers.state",
     "linreg_ops.stock",
     "linreg_ops.training",
 ]
@@ -145,6 +147,22 @@ def test_troubleshooting_quotes_messages_that_exist(repository):
     quotes.remove("Op type not registered 'Linreg>L2LossGrad'")  # TensorFlow's
     assert len(quotes) > 12
     assert [quote for quote in quotes if quote not in sources] == []
+
+
+def test_no_hint_names_a_package_that_no_index_has(repository):
+    """This one is on none: `pip install linreg_ops` would find nothing, or a stranger's."""
+    endings = {".py", ".md", ".ipynb", ".cc", ".h", ".cmake", ".txt", ".toml", ".cu"}
+    tops = [
+        repository / name for name in ("linreg_ops", "csrc", "cmake", "docs", "examples", ".ci")
+    ]
+    files = [path for top in tops for path in top.rglob("*") if path.suffix in endings]
+    files += [path for path in repository.iterdir() if path.suffix in endings]
+    assert len(files) > 100
+    hints = [
+        (f, found) for f in files for found in re.findall(r"pip install[^`\n&]*", f.read_text())
+    ]
+    assert len(hints) > 12
+    assert [each for each in hints if re.search(r"[\s\"']linreg[_-]ops\b", each[1])] == []
 
 
 def test_import_of_everything_rebinds_no_module():

@@ -421,8 +421,9 @@ def test_errors(data):
     model.compile("sgd")
     with pytest.raises(ValueError, match=r"sample_weight must have shape \[n\] or \[n, 1\]"):
         model.train_on_batch(x, y, sample_weight=np.stack([s, s], 1))
-    with pytest.raises(ValueError, match=r"x must have shape \[n, d\] with d known"):
-        lk.LinearRegression().build((None, 3, 2))
+    for shape in ((3,), (None, 3, None)):
+        with pytest.raises(ValueError, match=r"x must have shape \[n, d\] with d known"):
+            lk.LinearRegression().build(shape)
 
 
 def test_another_backend_is_refused_clearly(monkeypatch):

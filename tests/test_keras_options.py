@@ -116,6 +116,61 @@ def test_fused_value_is_the_unfused(loss, reduction, data):
             )
 
 
+STEPS = 5
+SEQUENCES = {
+    "none": lambda s: None,
+    "each": lambda s: s,
+    "each, a column": lambda s: s[..., None],
+    "a row": lambda s: s[:, :1],
+    "one": lambda s: 2.0,
+}
+
+
+@pytest.fixture
+def sequences(rng):
+    """x [n, steps, d], y [n, steps, 2], s [n, steps]."""
+    x = rng.normal(size=(N, STEPS, D)).astype(np.float32)
+    y = (x @ rng.normal(size=(D, 2)) + 0.1 * rng.normal(size=(N, STEPS, 2))).astype(np.float32)
+    return x, y, rng.uniform(0.5, 2, size=(N, STEPS)).astype(np.float32)
+
+
+@pytest.mark.parametrize("weights", SEQUENCES)
+@pytest.mark.parametrize("loss", sorted({*LOSSES} - {"list"}))
+def test_fused_value_over_sequences(loss, weights, sequences):
+    """A step is a row, as for Dense; with weights of every shape that Keras takes, and a mask."""
+    x, y, s = sequences
+    y_pred = lk.LinearOutput(2)(x)
+    assert y_pred.shape == (N, STEPS, 2)
+    unmarked = keras.ops.convert_to_tensor(y_pred.numpy())
+    fused, stock = lk._fused_loss(LOSSES[loss]()), lk._fused_loss(LOSSES[loss]())
+    for mask in (None, s > 1, np.zeros_like(s, bool)):
+        if mask is not None:
+            y_pred._keras_mask = unmarked._keras_mask = keras.ops.convert_to_tensor(mask)
+        ours = fused(y, y_pred, SEQUENCES[weights](s))
+        np.testing.assert_allclose(ours, stock(y, unmarked, SEQUENCES[weights](s)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [of_the_package, patched])
+def test_training_on_sequences(make, sequences):
+    stock = train(of_stock(), sequences)
+    assert_alike(train(make(), sequences), stock)
+
+
+def test_what_does_not_fit_a_sequence_is_refused(sequences):
+    x, y, s = sequences
+    for units, target, weights, message in (
+        (2, y[:, 0], None, r"y must have shape \[n, 5, units\] = \[n, 5, 2\], got \(48, 2\)"),
+        (2, y, s[0], r"sample_weight must have shape \[n, 5\] or \[n, 1\], got \(5,\)"),
+        (2, y, s[:, :2], r"sample_weight must have shape \[n, 5\] or \[n, 1\], got \(48, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lk.MeanSquaredError()(target, lk.LinearOutput(units)(x), weights)
+    one = lk.LinearOutput(1)(x)
+    assert float(lk.MeanSquaredError()(y[..., 0], one)) == float(
+        lk.MeanSquaredError()(y[..., :1], one)
+    )
+
+
 COMPILE = {
     "optimizer": [
         keras.optimizers.Adam(0.01, clipnorm=0.1),

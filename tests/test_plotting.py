@@ -51,6 +51,22 @@ def test_very_many_points_are_drawn_in_part_and_it_says_so():
     assert "line: food = 1 income" in curves(axes)
 
 
+def test_a_long_equation_gets_a_line_of_its_own_and_whole_thousands():
+    _, [axes] = plotting.figure()
+    lines = {"least squares": (1161.8768, -0.0124262)}
+    plotting.plot_line(axes, [400.0, 4000.0], [900.0, 1200.0], lines, ("income", "food expenses"))
+    assert list(curves(axes)) == ["least squares:\nfood expenses = -0.0124 income + 1162"]
+
+
+@pytest.mark.parametrize("points", [2, 200])
+def test_few_points_are_drawn_over_their_line(points):
+    _, [axes] = plotting.figure()
+    x = np.arange(float(points))
+    plotting.plot_line(axes, x, x, {"line": (0.0, 1.0)})
+    [line] = axes.get_lines()
+    assert (axes.collections[0].get_zorder() > line.get_zorder()) == (points == 2)
+
+
 def test_names_are_not_mathematics(tmp_path):
     """A column may be called "$a_": matplotlib would refuse it as a formula."""
     with plotting.style():

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from .terminal import Picture, console, count, fail, without_tensorflow_logs, writing
+from .terminal import Picture, console, count, duration, fail, without_tensorflow_logs, writing
 
 if TYPE_CHECKING:
     from ..demo import Data, Result
@@ -137,8 +137,8 @@ def _at_a_million(data: Data, seed: int, rate: float) -> None:
     for result in results:
         table.add_row(
             result.name,
-            _duration(result.seconds),
-            _duration(result.seconds / _MANY_STEPS),
+            duration(result.seconds),
+            duration(result.seconds / _MANY_STEPS),
             f"{results[0].seconds / result.seconds:.1f} times as fast",
         )
     console.print(_heading(many, _MANY_STEPS, rate))
@@ -172,7 +172,7 @@ def _comparison(data: Data, results: list[Result], *, line: bool) -> Table:
             *summary(result.w),
             f"{result.losses[-1]:.6g}",
             f"{difference(result.losses, results[0].losses):.1e}",
-            _duration(result.seconds),
+            duration(result.seconds),
         )
     table.add_section()
     table.add_row(name, *summary(exact), f"{loss:.6g}", "", "", style="dim")
@@ -225,7 +225,3 @@ def _progress() -> Progress:
         console=console,
         transient=True,
     )
-
-
-def _duration(seconds: float) -> str:
-    return f"{1e6 * seconds:.0f} µs" if seconds < 1e-3 else f"{1e3 * seconds:.3g} ms"

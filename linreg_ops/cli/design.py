@@ -214,13 +214,16 @@ def usable_rows(columns: dict[str, Array], *, drop: bool) -> npt.NDArray[np.bool
     return rows
 
 
-def remarks(x: Array, y: Array, labels: Sequence[str], targets: Sequence[str]) -> list[str]:
+def remarks(
+    x: Array, y: Array, labels: Sequence[str], targets: Sequence[str], *, intercept: bool
+) -> list[str]:
     """What makes coefficients arbitrary or a perfect fit meaningless."""
     said = []
     rows, columns = x.shape
-    if rows <= columns:
+    if rows <= columns + intercept:
         said.append(
-            f"{count(rows, 'row')} for {count(columns, 'column')}: any target is fitted exactly, "
+            f"{count(rows, 'row')} for {count(columns, 'column')}"
+            f"{' and an intercept' if intercept else ''}: any target is fitted exactly, "
             "and R² says nothing"
         )
     constant = [name for name, values in zip(labels, x.T, strict=True) if np.ptp(values) == 0]

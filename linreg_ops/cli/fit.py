@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-import warnings
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
 
-from . import design, tables
+from . import design, report, tables
 from .design import Array
+from .estimate import Method, Problem, Solver, estimate, penalties
 from .model import Model
-from .terminal import Picture, console, count, fail, note, shown, writable, writing
+from .terminal import Picture, count, fail, note, say, shown, writable, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,28 +23,6 @@ class Encoding(str, Enum):
     """What text columns become."""
 
     ONE_HOT = "onehot"
-
-
-class Problem(NamedTuple):
-    """The rows that are fitted: X [n, columns], Y [n, targets], weights [n] or None."""
-
-    x: Array
-    y: Array
-    weights: Array | None
-
-    def rows(self, chosen: Any) -> Problem:
-        """Some of them."""
-        weights = None if self.weights is None else self.weights[chosen]
-        return Problem(self.x[chosen], self.y[chosen], weights)
-
-
-class Scores(NamedTuple):
-    """For each target: R², weighted; root mean squared error; ½ Σ of the squared residuals."""
-
-    rows: int
-    r2: list[float]
-    rmse: list[float]
-    loss: float
 
 
 def _model_path(path: Path | None) -> Path | None:
@@ -65,19 +38,35 @@ def _fraction(value: float | None) -> float | None:
 def fit(
     table: tables.TablePath,
     target: Annotated[
-        list[str], typer.Option(help="The column to predict; several: again, or a,b.")
+        list[str],
+        typer.Option(metavar="COLUMN", help="The column to predict; several: again, or a,b."),
     ],
     features: Annotated[
         list[str] | None,
-        typer.Option(show_default="all others", help="Columns to predict it from: again, or a,b."),
+        typer.Option(
+            metavar="COLUMN",
+            show_default="all others",
+            help="Columns to predict it from: again, or a,b.",
+        ),
     ] = None,
     drop: Annotated[
-        list[str] | None, typer.Option(help="Columns to leave out: again, or a,b.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Columns to leave out: again, or a,b."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="The column of the rows' weights, not negative.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="The column of the rows' weights, not negative."),
     ] = None,
     intercept: Annotated[bool, typer.Option(help="Fit a constant term too.")] = True,
+    alpha: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Ridge: the penalty ½ alpha ‖coef‖², coefficients in their columns' units; "
+            "one per target: again, or a,b.",
+        ),
+    ] = None,
+    solver: Annotated[Solver, typer.Option(help="How the minimum is found.")] = Solver.AUTO,
     encode: Annotated[
         Encoding | None,
         typer.Option(help="Text as a column of zeros and ones per level but the first."),
@@ -91,11 +80,16 @@ def fit(
     separator: tables.Separator = None,
     test: Annotated[
         float | None,
-        typer.Option(callback=_fraction, help="Hold out this share of the rows, and score them."),
+        typer.Option(
+            metavar="SHARE",
+            callback=_fraction,
+            help="Hold out this share of the rows, and score them.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which rows --test holds out.")] = 0,
     save: Annotated[
-        Path | None, typer.Option(callback=_model_path, help="The model, for `predict`: .json.")
+        Path | None,
+        typer.Option(metavar="FILE", callback=_model_path, help="The model, for `predict`: .json."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not tables.")] = False,
     output: Picture = None,
@@ -105,6 +99,7 @@ def fit(
     Only numeric and boolean columns are numbers. Text, dates and missing values are refused by
     name, with what can be done.
     """
+    method = Method(intercept, solver, penalties(alpha))
     data = tables.read(table, separator)
     targets, used = _columns(data, target, features, drop, weights)
     chosen = design.features_of(data, used, one_hot=encode is not None, dates=dates)
@@ -113,10 +108,10 @@ def fit(
     if not labels:
         fail("no column is left to predict from: each text has one level only.")
     kept, held_out = _split(problem, test, seed)
-    remarks = design.remarks(kept.x, kept.y, labels, targets)
-    model = _estimate(kept, targets, chosen, intercept)
-    scores = _scores(model, kept)
-    tested = None if held_out is None else _scores(model, held_out)
+    remarks = design.remarks(kept.x, kept.y, labels, targets, intercept=intercept)
+    model = estimate(kept, targets, chosen, method)
+    fitted = report.scores(model, kept)
+    tested = None if held_out is None else report.scores(model, held_out)
     if not intercept:
         remarks.append("R² compares with the mean, which needs an intercept: it can be negative")
     source = "standard input" if str(table) == "-" else str(table)
@@ -125,13 +120,13 @@ def fit(
     if save is not None:
         model.save(save)
     if as_json:
-        _print_json(source, model, scores, tested, remarks)
+        report.print_json(source, model, fitted, tested, remarks)
     else:
-        _print_tables(source, model, scores, tested, intercept=intercept)
+        report.print_tables(source, model, fitted, tested, intercept=intercept)
     if output is not None:
         _draw(model, kept, output)
         if not as_json:
-            console.print(f"Picture: {output}", soft_wrap=True, markup=False)
+            say(f"Picture: {output}")
 
 
 def _columns(
@@ -207,95 +202,6 @@ def _split(problem: Problem, share: float | None, seed: int) -> tuple[Problem, P
         fail("--test needs at least two rows.")
     order = np.random.default_rng(seed).permutation(rows)
     return problem.rows(np.sort(order[held:])), problem.rows(np.sort(order[:held]))
-
-
-def _estimate(
-    problem: Problem, targets: list[str], features: list[design.Feature], intercept: bool
-) -> Model:
-    try:
-        from sklearn.exceptions import ConvergenceWarning
-
-        from ..estimator import LinearRegression
-    except ImportError as error:
-        fail(str(error))
-    estimator = LinearRegression(fit_intercept=intercept)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            estimator.fit(problem.x, problem.y, problem.weights)
-        except ConvergenceWarning as warning:
-            fail(f"no coefficients, for they would be wrong: {str(warning).rstrip('.')}.")
-    constant = np.broadcast_to(np.asarray(estimator.intercept_, np.float64), len(targets))
-    return Model(targets, features, constant.copy(), np.asarray(estimator.coef_, np.float64).T)
-
-
-def _scores(model: Model, problem: Problem) -> Scores:
-    s = np.ones(len(problem.y)) if problem.weights is None else problem.weights
-    squares = s @ np.square(model.predict(problem.x) - problem.y)
-    total = float(s.sum())
-    mean = (s @ problem.y) / total if total else np.zeros(problem.y.shape[1])
-    spread = s @ np.square(problem.y - mean)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(spread > 0, 1.0 - squares / spread, math.nan)
-        rmse = np.sqrt(squares / total)
-    return Scores(len(problem.y), r2.tolist(), rmse.tolist(), float(squares.sum() / 2))
-
-
-def _print_tables(
-    source: str, model: Model, scores: Scores, tested: Scores | None, *, intercept: bool
-) -> None:
-    targets = ", ".join(map(shown, model.targets))
-    console.print(Text(f"{shown(source)}: {targets} from {count(len(model.labels()), 'column')}"))
-    coefficients = Table(box=SIMPLE_HEAD, pad_edge=False)
-    coefficients.add_column("column")
-    for name in model.targets:
-        title = "coefficient" if len(model.targets) == 1 else shown(name)
-        coefficients.add_column(Text(title), justify="right", no_wrap=True)
-    if intercept:
-        coefficients.add_row("(intercept)", *(f"{value:.8g}" for value in model.intercept))
-    for name, values in zip(model.labels(), model.coef, strict=True):
-        coefficients.add_row(Text(shown(name)), *(f"{value:.8g}" for value in values))
-    console.print(coefficients)
-    for what, each in (("", scores), ("held out: ", tested)):
-        if each is not None:
-            console.print(_score_line(what, each, model.targets), soft_wrap=True, highlight=False)
-
-
-def _score_line(what: str, scores: Scores, targets: list[str]) -> Text:
-    each = [
-        ("" if len(targets) == 1 else f"{shown(name)}: ") + f"R² = {r2:.6f}, RMSE = {rmse:.6g}"
-        for name, r2, rmse in zip(targets, scores.r2, scores.rmse, strict=True)
-    ]
-    loss = "" if what else f", loss ½ Σ (xw - y)² = {scores.loss:.6g}"
-    return Text(f"{what}{count(scores.rows, 'row')}, {'; '.join(each)}{loss}")
-
-
-def _print_json(
-    source: str, model: Model, scores: Scores, tested: Scores | None, remarks: list[str]
-) -> None:
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None  # JSON has no NaN
-
-    def by_target(values: Any) -> dict[str, Any]:
-        return dict(zip(model.targets, (number(float(v)) for v in values), strict=True))
-
-    def score(scores: Scores) -> dict[str, Any]:
-        r2, rmse = by_target(scores.r2), by_target(scores.rmse)
-        return {"rows": scores.rows, "r2": r2, "rmse": rmse, "loss": number(scores.loss)}
-
-    content = {
-        "table": source,
-        "targets": model.targets,
-        "intercept": by_target(model.intercept),
-        "coefficients": {
-            label: by_target(values)
-            for label, values in zip(model.labels(), model.coef, strict=True)
-        },
-        "fit": score(scores),
-        "held_out": tested and score(tested),
-        "notes": remarks,
-    }
-    typer.echo(json.dumps(content, indent=2))
 
 
 def _draw(model: Model, problem: Problem, output: Path) -> None:

@@ -13,5 +13,7 @@ def info() -> None:
     for key, value in build_info().items():
         if isinstance(value, dict):
             value = ", ".join(name if on else f"{name} (not here)" for name, on in value.items())
-        table.add_row(key, str(value))
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        table.add_row(key, str(value) or "none")
     console.print(table)

@@ -13,16 +13,21 @@ from .design import Array, Feature, Kind
 from .terminal import fail, shown, writing
 
 _FORMAT = "linreg-ops model"
-_VERSION = 1
+_VERSION = 2
 
 
 class Model(NamedTuple):
-    """y = X·coef + intercept for the columns that `features` make; coef is [columns, targets]."""
+    """y = X·coef + intercept for the columns that `features` make; coef is [columns, targets].
+
+    `alpha`, [targets], is the penalty that it was fitted with, and `solver` by what.
+    """
 
     targets: list[str]
     features: list[Feature]
     intercept: Array
     coef: Array
+    alpha: Array
+    solver: str
 
     def labels(self) -> list[str]:
         """The names of X's columns."""
@@ -41,6 +46,8 @@ class Model(NamedTuple):
             "features": [feature._asdict() for feature in self.features],
             "intercept": self.intercept.tolist(),
             "coef": self.coef.tolist(),
+            "alpha": self.alpha.tolist(),
+            "solver": self.solver,
         }
         with writing(path):
             path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -76,10 +83,14 @@ def _checked(content: dict[str, Any]) -> Model:
         features,
         np.array(content["intercept"], np.float64),
         np.array(content["coef"], np.float64),
+        np.array(content["alpha"], np.float64),
+        _text(content["solver"]),
     )
     columns = len(model.labels())
     if model.coef.shape != (columns, len(targets)) or model.intercept.shape != (len(targets),):
         raise ValueError(f"coef must be [{columns}, {len(targets)}], got {model.coef.shape}")
+    if model.alpha.shape != (len(targets),):
+        raise ValueError(f"alpha must be [{len(targets)}], got {model.alpha.shape}")
     if not math.isfinite(float(np.sum(model.coef)) + float(np.sum(model.intercept))):
         raise ValueError("a coefficient is not finite")
     return model

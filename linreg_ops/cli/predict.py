@@ -30,13 +30,19 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", callback=_csv_path, show_default="standard output", help="A CSV."
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=_csv_path,
+            show_default="standard output",
+            help="The CSV.",
         ),
     ] = None,
 ) -> None:
-    """Predict a new table's target by a saved model: CSV, one line per row, in the table's order.
+    """Predict a new table's targets by a saved model.
 
-    With --dropna a row that lacks a value gets an empty line.
+    The result is a CSV with one line per row, in the table's order. With --dropna a row that lacks
+    a value gets an empty line.
     """
     fitted = load(model)
     data = tables.read(table, separator)

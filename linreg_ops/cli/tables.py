@@ -43,7 +43,12 @@ TablePath = Annotated[
 ]
 Separator = Annotated[
     str | None,
-    typer.Option("--sep", show_default="comma; .tsv: tab", help="Between the values of a CSV."),
+    typer.Option(
+        "--sep",
+        metavar="CHARACTER",
+        show_default="comma; .tsv: tab",
+        help="Between the values of a CSV.",
+    ),
 ]
 
 

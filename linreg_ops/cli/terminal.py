@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 console = Console()
@@ -22,6 +26,12 @@ def fail(message: str) -> NoReturn:
     """Says it on stderr and ends with exit code 1; 2 is for options that cannot be right."""
     _say("Error:", "bold red", message)
     raise typer.Exit(1)
+
+
+def refuse(message: str) -> NoReturn:
+    """Says what is wrong with the options, and ends with exit code 2."""
+    _say("Error:", "bold red", message)
+    sys.exit(2)
 
 
 def note(message: str) -> None:
@@ -34,6 +44,37 @@ def _say(kind: str, style: str, message: str) -> None:
     text = Text.assemble((kind, style), " ", printable(message))
     # A terminal's line is broken between words; what goes elsewhere is one line.
     terminal.print(text, soft_wrap=not terminal.is_terminal)
+
+
+def show_columns(
+    title: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]
+) -> None:
+    """A table of named rows: under each other as many as it takes, where all columns do not fit."""
+    widths = [max(map(cell_len, [head, *cells])) + 3 for head, cells in columns]
+    longest = max(map(cell_len, [title, *names]))
+    label = min(longest, max(console.width - 2 - max(widths), 8))
+    part: list[int] = []
+    for i in range(len(columns)):
+        if part and 2 + label + sum(widths[j] for j in [*part, i]) > console.width:
+            _show(title, names, [columns[j] for j in part])
+            part = []
+        part.append(i)
+    _show(title, names, [columns[j] for j in part])
+
+
+def _show(title: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> None:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(Text(title), overflow="fold")
+    for head, _ in columns:
+        table.add_column(Text(head), justify="right", no_wrap=True)
+    for name, *cells in zip(names, *(cells for _, cells in columns), strict=True):
+        table.add_row(*map(Text, [name, *cells]))
+    console.print(table)
+
+
+def say(text: str) -> None:
+    """A sentence to standard output: broken between words on a terminal, one line elsewhere."""
+    console.print(text, soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
 def printable(text: str) -> str:
@@ -69,6 +110,18 @@ def count(number: int, what: str) -> str:
     ('1 row', '2 rows')
     """
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Three digits of a time.
+
+    >>> duration(2.345e-5), duration(0.0123), duration(12.3)
+    ('23.4 µs', '12.3 ms', '12.3 s')
+    """
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
 
 
 def writable(path: Path | None, suffixes: tuple[str, ...]) -> Path | None:
@@ -108,7 +161,9 @@ def _picture_path(path: Path | None) -> Path | None:
 
 Picture = Annotated[
     Path | None,
-    typer.Option("--output", "-o", callback=_picture_path, help="The picture: PNG, PDF, SVG."),
+    typer.Option(
+        "--output", "-o", metavar="FILE", callback=_picture_path, help="The picture: PNG, PDF, SVG."
+    ),
 ]
 
 
@@ -142,8 +197,20 @@ def without_tensorflow_logs() -> Iterator[None]:
             os.close(terminal)
 
 
+# What an ASCII or Latin-1 terminal shows for characters that it does not have.
+_PLAIN = {"½": "1/2", "²": "^2", "Σ": "sum", "‖": "|", "µ": "u", "·": "*", "ᵀ": "^T"}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c, "?") for c in lacking), error.end
+
+
 def replace_what_the_terminal_lacks() -> None:
-    """Prints ? for a character that an ASCII or Latin-1 terminal does not have, not a traceback."""
+    """Prints 1/2 for ½, and ? for what has no such name, where a traceback would come."""
+    codecs.register_error("linreg_ops.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream of an embedding program's
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="linreg_ops.plain")  # type: ignore[union-attr]

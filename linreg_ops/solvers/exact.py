@@ -33,12 +33,13 @@ def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
         triangle = compress(problem)
         if problem.settled(*_moments(problem, triangle.r)):
             break
-    return by_penalty(problem, lambda penalty, targets: _solve(problem, triangle, penalty, targets))
+    return by_penalty(
+        problem.alpha, problem.size, lambda targets: _solve(problem, triangle, targets)
+    )
 
 
-def _solve(
-    problem: Problem, triangle: Triangle, penalty: Array, targets: Array
-) -> tuple[Factor, Array]:
+def _solve(problem: Problem, triangle: Triangle, targets: Array) -> tuple[Factor, Array]:
+    penalty = problem.penalty_of(targets)
     first = int(problem.intercept)
     r, c = triangle.r, triangle.c[:, targets]
     inner, turned = r[first:, first:], c[first:]

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
-from .problem import EPS, Array, Problem
+from .problem import EPS, Array
 
 
 class Factor:
@@ -185,14 +185,15 @@ class Factor:
 class Factors:
     """One factor for each penalty that there is among the targets."""
 
-    def __init__(self, problem: Problem, parts: list[tuple[Array, Factor]]) -> None:
-        self._parts, self._size, self._k = parts, problem.size, problem.k
+    def __init__(self, shape: tuple[int, int], parts: list[tuple[Array, Factor]]) -> None:
+        """`shape` is that of w; each part the targets it is for, and their factor."""
+        self._parts, self._shape = parts, shape
         self.rank = min(factor.rank for _, factor in parts)
         self.condition = max(factor.condition for _, factor in parts)
 
     def half(self, g: Array) -> Array:
         """As of a factor; zeros below where its rank is lower."""
-        out = np.zeros((self._size, self._k))
+        out = np.zeros(self._shape)
         for targets, factor in self._parts:
             h = factor.half(g[:, targets])
             out[: len(h), targets] = h
@@ -200,7 +201,7 @@ class Factors:
 
     def back(self, h: Array) -> Array:
         """As of a factor."""
-        out = np.zeros((self._size, self._k))
+        out = np.zeros(self._shape)
         for targets, factor in self._parts:
             rows = factor.rank + int(factor.rho is not None)
             out[:, targets] = factor.back(h[:rows, targets])
@@ -211,20 +212,19 @@ AnyFactor: TypeAlias = Factor | Factors
 
 
 def by_penalty(
-    problem: Problem, solve: Callable[[Array, Array], tuple[Factor, Array]]
+    alpha: Array, size: int, solve: Callable[[Array], tuple[Factor, Array]]
 ) -> tuple[AnyFactor, Array]:
-    """`solve(penalty [d], targets)` -> (factor, w) for each penalty, put together."""
-    alphas, which = np.unique(problem.alpha, return_inverse=True)
+    """`solve(targets)` -> (factor, w [size, targets]) for each penalty in alpha [k], together."""
+    alphas, which = np.unique(alpha, return_inverse=True)
     if len(alphas) <= 1:
-        penalty = problem.penalty[:, 0] if problem.k else np.zeros(problem.d)
-        return solve(penalty, np.arange(problem.k))
-    w = np.zeros((problem.size, problem.k))
+        return solve(np.arange(len(alpha)))
+    w = np.zeros((size, len(alpha)))
     parts = []
     for i in range(len(alphas)):
         targets = np.flatnonzero(which == i)
-        factor, w[:, targets] = solve(problem.penalty[:, targets[0]], targets)
+        factor, w[:, targets] = solve(targets)
         parts.append((targets, factor))
-    return Factors(problem, parts), w
+    return Factors(w.shape, parts), w
 
 
 def _solve_triangular(r: Array, b: Array, *, transposed: bool) -> Any:

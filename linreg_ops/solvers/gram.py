@@ -12,6 +12,7 @@ import scipy.linalg
 
 from .factor import AnyFactor, Factor, by_penalty
 from .problem import EPS, Array, Problem, one_blas_thread
+from .state import Centred
 
 
 def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
@@ -30,15 +31,33 @@ def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
         if problem.settled(mean, np.sqrt(np.diag(gram) / weight)):
             break
 
-    def solve(penalty: Array, targets: Array) -> tuple[Factor, Array]:
-        root = float(np.sqrt(weight)) if problem.intercept else None
+    root = float(np.sqrt(weight)) if problem.intercept else None
+
+    def solve(targets: Array) -> tuple[Factor, Array]:
+        penalty = problem.penalty_of(targets)
         factor = Factor.from_gram(root, mean * np.sqrt(weight), gram + np.diag(penalty))
         if not factor.full:
             _measure_again(problem, factor, penalty)
         w = factor.back(factor.half(cross[:, targets]))
         return factor, factor.least_norm(w, problem.x_scale)
 
-    return by_penalty(problem, solve)
+    return by_penalty(problem.alpha, problem.size, solve)
+
+
+def from_sums(sums: Centred, alpha: Array) -> tuple[AnyFactor, Array]:
+    """The factor of centred columns and the coefficients [d, k], of penalties [k], from sums alone.
+
+    There is no gradient to refine by: the squared condition number is what digits are lost by.
+    """
+    d = len(sums.gram)
+
+    def solve(targets: Array) -> tuple[Factor, Array]:
+        penalty = alpha[targets[0]] if len(targets) else 0.0
+        factor = Factor.from_gram(None, np.zeros(d), sums.gram + penalty * np.eye(d))
+        w = factor.back(factor.half(sums.cross[:, targets]))
+        return factor, factor.least_norm(w, np.ones(d))
+
+    return by_penalty(alpha, d, solve)
 
 
 def accumulate(problem: Problem) -> tuple[float, Array, Array, Array]:

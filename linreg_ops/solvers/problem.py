@@ -71,18 +71,18 @@ class Problem:
         self.s_scale = 1.0 if s is None else power_of_two(float(np.max(s)))
         self.alpha = np.broadcast_to(np.asarray(alpha, np.float64), (self.k,))
         self._set_y()
-        self._set_x(*self._look_at(next(self._raw_blocks())[0]))
+        self._set_x(*self._look_at(next(self.raw_blocks())[0]))
 
     # The coordinates.
 
     def _set_y(self) -> None:
         """The shift and the scale of Y, which is small, from all of it."""
         y = self.y if self.s is None else self.y[self.s > 0]
-        self.y_shift, spread = _shift_and_spread(y, self.intercept)
+        self.y_shift, spread = shift_and_spread(y, self.intercept)
         self.y_scale = power_of_two(spread)
 
     def _look_at(self, x: Array) -> tuple[Array, Array]:
-        return _shift_and_spread(x, self.intercept)
+        return shift_and_spread(x, self.intercept)
 
     def _set_x(self, shift: Array, spread: Array) -> None:
         # The penalty adds to the columns' squares: beside it, a much smaller column is as large.
@@ -93,6 +93,10 @@ class Problem:
         # [d, k]: ½ Σ penalty w² is the ridge's in the blocks' coordinates, coef = x_scale · w.
         self.penalty = np.square(root * self.x_scale[:, None])
 
+    def penalty_of(self, targets: Array) -> Array:
+        """The penalty [d] of targets that share one; zeros of no targets."""
+        return np.asarray(self.penalty[:, targets[0]] if len(targets) else np.zeros(self.d))
+
     def look_again(self) -> None:
         """The shift and scale of X from all rows, as the first block was no guide to the rest."""
         low = np.full(self.d, np.inf)
@@ -100,7 +104,7 @@ class Problem:
         total, weight = np.zeros(self.d), 0.0
         first = None
         self.reads += 1
-        for x, _, s in self._raw_blocks():
+        for x, _, s in self.raw_blocks():
             if len(x) == 0:
                 continue
             first = np.array(x[0], np.float64) if first is None else first
@@ -164,7 +168,7 @@ class Problem:
 
     # The rows.
 
-    def _raw_blocks(self) -> Iterator[tuple[Array, Array, Array | None]]:
+    def raw_blocks(self) -> Iterator[tuple[Array, Array, Array | None]]:
         """Rows of X as given, dense, with their Y and s; those of weight 0 are left out."""
         for begin in range(0, max(self.n, 1), self.rows_per_block):
             rows = slice(begin, min(begin + self.rows_per_block, self.n))
@@ -189,7 +193,7 @@ class Problem:
         x_scale, x_shift = self.x_scale.astype(dtype), (self.x_shift * self.x_scale).astype(dtype)
         y_scale, y_shift = self.y_scale.astype(dtype), (self.y_shift * self.y_scale).astype(dtype)
         shifted = bool(np.any(x_shift))
-        for x, y, s in self._raw_blocks():
+        for x, y, s in self.raw_blocks():
             a = buffer[: len(x)]
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 np.multiply(x, x_scale, out=a, casting="same_kind")
@@ -277,7 +281,7 @@ def power_of_two(size: Any) -> Any:
     return np.ldexp(1.0, np.clip(exponent, -1000, 1000))
 
 
-def _shift_and_spread(values: Array, intercept: bool) -> tuple[Array, Array]:
+def shift_and_spread(values: Array, intercept: bool) -> tuple[Array, Array]:
     """For each column, a number of few bits near its mean (0 without intercept), and a spread."""
     if len(values) == 0:
         return np.zeros(values.shape[1]), np.ones(values.shape[1])

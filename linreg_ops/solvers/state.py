@@ -1,0 +1,477 @@
+"""Sums over rows, from one read, that every least-squares and ridge solution is made of.
+
+XᵀSX, XᵀSY and the column sums, in float64 about a shift near the first rows' mean, for each fold of
+a cross-validation. Sums of disjoint rows add: batches, machines, and all folds but one.
+
+Rows are summed in blocks cut at fixed row numbers, so that batches of any size give the same bits.
+
+Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance: analysis and
+recommendations", 1983 (shifted data, and how two shifted sums are merged).
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _gram_numpy as kernels
+from .problem import EPS, Array, shift_and_spread
+
+# Rows of a block. The first block of all also says what is shifted by.
+BLOCK = kernels.GramState.BLOCK_ROWS
+_FORMAT = 1
+# Numbers of x that are converted at a time, where its layout is not the kernel's.
+_CHUNK = 2**20
+# Logarithms are summed as multiples of its inverse: 745 of it, 4096 times, are below 2⁶³.
+_LOG_UNIT = 2.0**40
+
+
+@dataclass
+class Sums:
+    """Of rows about a shift: a = x - x_shift, b = y - y_shift, weights s."""
+
+    rows: int
+    weight: float  # Σ s
+    x: Array  # Σ s a, [d]
+    y: Array  # Σ s b, [k]
+    xx: Array  # Σ s a aᵀ, [d, d]
+    xy: Array  # Σ s a bᵀ, [d, k]
+    yy: Array  # Σ s b², [k]
+
+    @classmethod
+    def of(cls, gram: Any) -> Sums:
+        """As the kernel gives them."""
+        sums = (gram.x_sum, gram.y_sum, gram.xx, gram.xy, gram.yy)
+        return cls(gram.rows, gram.weight, *sums)
+
+    def plus(self, other: Sums) -> Sums:
+        """Of both one's rows."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Sums(*(mine + theirs for mine, theirs in pairs))
+
+    def moved(self, x_shift: Array, y_shift: Array) -> Sums:
+        """About a shift that is larger by x_shift and y_shift."""
+        if not (np.any(x_shift) or np.any(y_shift)):
+            return self
+        w = self.weight
+        across = np.outer(self.x, x_shift)
+        down = np.outer(x_shift, self.y)
+        return Sums(
+            self.rows,
+            w,
+            self.x - w * x_shift,
+            self.y - w * y_shift,
+            self.xx - across - across.T + w * np.outer(x_shift, x_shift),
+            self.xy - np.outer(self.x, y_shift) - down + w * np.outer(x_shift, y_shift),
+            self.yy - 2 * self.y * y_shift + w * np.square(y_shift),
+        )
+
+
+@dataclass
+class Centred:
+    """Sums about the rows' own means (about zero where there is no constant term)."""
+
+    rows: int
+    weight: float  # Σ s
+    x_mean: Array  # [d], and
+    y_mean: Array  # [k]: what A = X - x_mean and B = Y - y_mean are centred by; else zeros
+    gram: Array  # AᵀSA, [d, d]
+    cross: Array  # AᵀSB, [d, k]
+    squares: Array  # Σ s B², [k]
+    lost: float  # by what factor rounding grew in the squares when they were centred
+
+    def residual_squares(self, coef: Array) -> Array:
+        """Σ s r² [k] of coefficients [d, k] with the intercept that suits them best.
+
+        Right to a rounding of `squares`; not below it, where nearly nothing is left.
+        """
+        left = self.squares - np.sum(coef * (2 * self.cross - self.gram @ coef), axis=0)
+        return np.asarray(np.maximum(left, 0.0))
+
+
+class GramState:
+    """Sums over rows seen so far, from which coefficients follow without another read.
+
+    Holds XᵀSX, XᵀSY, Σ s y² and the columns' sums in float64, about a shift near the first rows'
+    mean, so that offsets cost no digits; for each of `folds` folds. O(folds · d · (d + k)) memory,
+    whatever the number of rows.
+
+    The unfused form, for one fold, without its shift::
+
+        XtX, XtY, YtY = X.T @ (s * X), X.T @ (s * Y), (s * Y * Y).sum(0)
+
+    Rows are summed in blocks of 1024, cut at fixed row numbers: batches of any size give the same
+    bits, and so does a state that was saved and loaded on the way.
+
+    Args:
+        folds: Parts that rows are dealt to, for cross-validation.
+        fold_rows: Unless a fold is named, this many rows in a row go to one fold, then as many to
+            the next: more than 1 where neighbours are alike, as in a series.
+
+    Attributes:
+        n_rows: Rows of positive weight seen.
+        n_features, n_targets: d and k; None before the first rows.
+        one_target: Whether y has been [m].
+
+    >>> import numpy as np, linreg_ops as lo
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> state = lo.GramState().update(X[:3], [1.0, 3.0, 5.0]).update(X[3:], [7.0])
+    >>> model = lo.LinearRegression().fit_state(state)
+    >>> model.coef_, model.intercept_
+    (array([2.]), 1.0)
+    """
+
+    def __init__(self, folds: int = 1, *, fold_rows: int = 1) -> None:
+        self.folds = _positive(folds, "folds")
+        self.fold_rows = _positive(fold_rows, "fold_rows")
+        self.n_features: int | None = None
+        self.n_targets: int | None = None
+        self.one_target = False  # whether y was [n]
+        self._seen = 0
+        self._kernel: kernels.GramState | None = None
+        self._merged: list[Sums] = []  # of other states, for each fold
+        # The first block's rows, which are to say what is shifted by: x, y, weight and fold.
+        self._head: list[tuple[Array, ...]] = []
+        self._log_weight = 0  # Σ log s as an integer: a sum that knows no order
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of positive weight seen."""
+        held = sum(len(rows[0]) for rows in self._head)
+        taken = 0 if self._kernel is None else self._kernel.rows
+        return held + taken + sum(sums.rows for sums in self._merged)
+
+    @property
+    def n_seen(self) -> int:
+        """Rows seen, those of weight 0 too: where to go on reading."""
+        return self._seen
+
+    @property
+    def log_weight(self) -> float:
+        """Σ log s over rows of positive weight."""
+        return self._log_weight / _LOG_UNIT
+
+    def update(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        *,
+        fold: npt.ArrayLike | None = None,
+    ) -> GramState:
+        """Adds rows: x [m, d], y [m] or [m, k], each row counting `sample_weight` [m] times.
+
+        x is of float16, bfloat16, float32, float64 or integers, or a SciPy sparse matrix; it is not
+        copied. `fold` names the rows' fold, one number or [m]; without it they are dealt in turn.
+
+        Ctrl-C raises KeyboardInterrupt; `n_seen` then says how many of the rows are in.
+
+        Raises:
+            ValueError: Shapes that do not fit, or not those of the rows before; NaN or infinite
+                values; negative weights; a fold that is not there. The state is then as it was.
+        """
+        x, y, s, which = self._checked(x, y, sample_weight, fold)
+        step = 64 * BLOCK if _as_it_is(x) else max(BLOCK, _CHUNK // max(1, x.shape[1]))
+        for begin in range(0, x.shape[0], step):
+            rows = slice(begin, min(begin + step, x.shape[0]))
+            self._take(x[rows], y[rows], None if s is None else s[rows], which[rows])
+        return self
+
+    def merge(self, other: GramState) -> GramState:
+        """Adds the rows of another state, fold to fold. The other stays as it is.
+
+        The same as having seen the other's rows too, to rounding.
+
+        Raises:
+            ValueError: Another number of folds, columns or targets.
+        """
+        if self.folds != other.folds:
+            raise ValueError(f"merge needs {self.folds} folds as here, got {other.folds}")
+        if other.n_features is None:
+            return self
+        self._fits(other.n_features, other.n_targets)
+        if self.n_features is None:
+            self.n_features, self.n_targets = other.n_features, other.n_targets
+            self.one_target = other.one_target
+        if self._kernel is None and not self._head:
+            self._kernel = other._empty_kernel(*other._shift())
+        self._settle()
+        x_shift, y_shift = self._shift()
+        theirs, x_theirs, y_theirs = other._parts(), *other._shift()
+        moved = [sums.moved(x_shift - x_theirs, y_shift - y_theirs) for sums in theirs]
+        if self._merged:
+            moved = [mine.plus(new) for mine, new in zip(self._merged, moved, strict=True)]
+        self._merged = moved
+        self._seen += other._seen
+        self._log_weight += other._log_weight
+        return self
+
+    def centred(
+        self, *, intercept: bool = True, fold: int | None = None, without: int | None = None
+    ) -> Centred:
+        """All rows' sums about their means (about zero without `intercept`).
+
+        Of one fold only, with `fold`; of all but one, with `without`.
+
+        Raises:
+            ValueError: There are no such rows, or all of weight zero.
+        """
+        parts = self._parts()
+        if fold is not None:
+            parts = [parts[fold]]
+        elif without is not None:
+            parts = parts[:without] + parts[without + 1 :]
+        return _centre(_sum(parts), *self._shift(), intercept)
+
+    def about(self, x_mean: Array, y_mean: Array, fold: int) -> Sums:
+        """One fold's sums about given means: what another fit's residuals there are made of."""
+        x_shift, y_shift = self._shift()
+        return self._parts()[fold].moved(x_mean - x_shift, y_mean - y_shift)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes everything to an .npz file: whole, or not at all if the machine stops meanwhile.
+
+        Loaded again it goes on to the same bits.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, **self._to_arrays())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> GramState:
+        """The state that `save` wrote.
+
+        Raises:
+            ValueError: The file is not one of those.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls._from_arrays(dict(file.items()))
+        except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{os.fspath(path)} holds no GramState: {error}") from None
+
+    def _to_arrays(self) -> dict[str, Any]:
+        arrays: dict[str, Any] = {
+            "format": _FORMAT,
+            "folds": [self.folds, self.fold_rows],
+            "shape": [self.n_features or 0, self.n_targets or 0, self.one_target],
+            "counts": [self._seen, len(self._head), len(self._merged), self._kernel is not None],
+            "log_weight": str(self._log_weight),
+        }
+        for number, rows in enumerate(self._head):
+            arrays |= {f"head{number}_{i}": array for i, array in enumerate(rows)}
+        for number, sums in enumerate(self._merged):
+            arrays |= {f"merged{number}_{f.name}": getattr(sums, f.name) for f in fields(sums)}
+        if self._kernel is not None:
+            arrays |= {f"kernel_{name}": a for name, a in self._kernel.to_arrays().items()}
+        return arrays
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, Array]) -> GramState:
+        if int(arrays["format"]) != _FORMAT:
+            raise ValueError(f"its format is {arrays['format']}, this reads {_FORMAT}")
+        folds, fold_rows = map(int, arrays["folds"])
+        self = cls(folds, fold_rows=fold_rows)
+        d, k, one = map(int, arrays["shape"])
+        self._seen, heads, merged, has_kernel = map(int, arrays["counts"])
+        if heads or merged or has_kernel:
+            self.n_features, self.n_targets, self.one_target = d, k, bool(one)
+        self._log_weight = int(str(arrays["log_weight"]))
+        self._head = [tuple(arrays[f"head{n}_{i}"] for i in range(4)) for n in range(heads)]
+        for n in range(merged):
+            own = [arrays[f"merged{n}_{field.name}"] for field in fields(Sums)]
+            self._merged.append(Sums(int(own[0]), float(own[1]), *own[2:]))
+        if has_kernel:
+            own_arrays = {n[7:]: a for n, a in arrays.items() if n.startswith("kernel_")}
+            self._kernel = kernels.GramState.from_arrays(own_arrays)
+        return self
+
+    # What is within.
+
+    def _checked(self, x: Any, y: Any, s: Any, fold: Any) -> tuple[Any, Array, Array | None, Array]:
+        """The arguments as arrays that fit, the fold as [m]."""
+        x = x.tocsr() if hasattr(x, "tocsr") else _numbers(x, "x")
+        if x.ndim != 2:
+            raise ValueError(f"x must have shape [m, d], got {list(x.shape)}")
+        m, d = x.shape
+        y = _numbers(y, "y")
+        if y.ndim not in (1, 2) or len(y) != m:
+            raise ValueError(f"y must have shape [{m}] or [{m}, k] as x, got {list(y.shape)}")
+        one, y = y.ndim == 1, y[:, None] if y.ndim == 1 else y
+        self._fits(d, y.shape[1])
+        if s is not None:
+            s = _numbers(s, "sample_weight").astype(np.float64, copy=False)
+            if s.shape != (m,):
+                raise ValueError(f"sample_weight must have shape [{m}] as x, got {list(s.shape)}")
+            if not np.all(np.isfinite(s)) or np.any(s < 0):
+                raise ValueError("sample_weight must not be negative, infinite or NaN")
+        for name, value in (("x", x.data if hasattr(x, "tocsr") else x), ("y", y)):
+            if not _all_finite(value):
+                raise ValueError(f"{name} must not hold NaN or infinite values")
+        which = np.asarray(self._dealt(m) if fold is None else fold)
+        if which.shape not in ((), (m,)) or which.dtype.kind not in "iu":
+            raise ValueError(f"fold must be an integer or have shape [{m}], got {fold!r}")
+        if which.size and not (which.min() >= 0 and which.max() < self.folds):
+            raise ValueError(f"fold must be from 0 to {self.folds - 1}, got {fold!r}")
+        if self.n_features is None:
+            self.n_features, self.n_targets, self.one_target = d, y.shape[1], one
+        return x, y, s, np.broadcast_to(which, m)
+
+    def _dealt(self, m: int) -> Array:
+        if self.folds == 1:
+            return np.zeros((), np.int64)
+        return (self._seen + np.arange(m)) // self.fold_rows % self.folds
+
+    def _fits(self, d: int, k: int | None) -> None:
+        if self.n_features is not None and (d, k) != (self.n_features, self.n_targets):
+            raise ValueError(
+                f"rows have {self.n_features} columns of x and {self.n_targets} of y so far, "
+                f"got {d} and {k}"
+            )
+
+    def _take(self, x: Any, y: Array, s: Array | None, which: Array) -> None:
+        """Some rows that fit: those of positive weight to the head, then to the kernel."""
+        m = x.shape[0]
+        kept = np.arange(m)
+        if s is not None and not np.all(s):
+            kept = np.flatnonzero(s)
+            x, y, s, which = x[kept], y[kept], s[kept], which[kept]
+        before = self.n_rows
+        try:
+            held = sum(len(rows[0]) for rows in self._head)
+            first = 0 if self._kernel else min(BLOCK - held, len(kept))
+            if first:
+                ones = np.ones(first) if s is None else s[:first]
+                head = (_dense(x[:first]), y[:first], ones, which[:first])
+                self._head.append(tuple(np.array(a) for a in head))
+                if held + first == BLOCK:
+                    self._settle()
+            if first < len(kept):
+                weights = None if s is None else s[first:]
+                self._feed(_dense(x[first:]), y[first:], weights, which[first:])
+        finally:  # Ctrl-C leaves a prefix of the rows
+            taken = self.n_rows - before
+            self._seen += m if taken == len(kept) else int(kept[taken])
+            if s is not None:
+                logs = np.rint(np.log(s[:taken]) * _LOG_UNIT).astype(np.int64)
+                parts = np.array_split(logs, 1 + len(logs) // 4096)
+                self._log_weight += sum(int(part.sum()) for part in parts)
+
+    def _feed(self, x: Array, y: Array, s: Array | None, which: Array) -> None:
+        assert self._kernel is not None
+        fold = np.ascontiguousarray(which, np.int64) if self.folds > 1 else None
+        self._kernel.update(
+            np.ascontiguousarray(x), np.ascontiguousarray(y), sample_weight=s, fold=fold
+        )
+
+    def _settle(self) -> None:
+        """Chooses the shift by the rows so far, and sums them."""
+        if self._kernel is None:
+            self._kernel = self._settled_kernel()
+            self._head = []
+
+    def _settled_kernel(self) -> kernels.GramState:
+        """The kernel's state, as it would be if no row were to come."""
+        if self._kernel is not None:
+            return self._kernel
+        if self.n_features is None:
+            raise ValueError("the state has seen no rows: update it first")
+        if not self._head:
+            return self._empty_kernel(np.zeros(self.n_features), np.zeros(self.n_targets or 0))
+        x, y, s, which = (np.concatenate(parts) for parts in zip(*self._head, strict=True))
+        x_shift, y_shift = shift_and_spread(x, True)[0], shift_and_spread(y, True)[0]
+        kernel = self._empty_kernel(x_shift, y_shift)
+        fold = which.astype(np.int64) if self.folds > 1 else None
+        return kernel.update(x, y, sample_weight=s, fold=fold)
+
+    def _empty_kernel(self, x_shift: Array, y_shift: Array) -> kernels.GramState:
+        d, k = len(x_shift), len(y_shift)
+        return kernels.GramState(d, k, folds=self.folds, x_shift=x_shift, y_shift=y_shift)
+
+    def _parts(self) -> list[Sums]:
+        """Each fold's sums so far."""
+        kernel = self._settled_kernel()
+        parts = [Sums.of(kernel.result(fold)) for fold in range(self.folds)]
+        if self._merged:
+            parts = [mine.plus(new) for mine, new in zip(parts, self._merged, strict=True)]
+        return parts
+
+    def _shift(self) -> tuple[Array, Array]:
+        kernel = self._settled_kernel()
+        return kernel.x_shift, kernel.y_shift
+
+
+def _sum(parts: list[Sums]) -> Sums:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.plus(part)
+    return total
+
+
+def _centre(sums: Sums, x_shift: Array, y_shift: Array, intercept: bool) -> Centred:
+    if not sums.weight > 0:
+        raise ValueError("there are no rows of positive weight")
+    if not intercept:
+        moved = sums.moved(-x_shift, -y_shift)
+        zeros = np.zeros(len(x_shift)), np.zeros(len(y_shift))
+        return Centred(sums.rows, sums.weight, *zeros, moved.xx, moved.xy, moved.yy, 1.0)
+    x, y = sums.x / sums.weight, sums.y / sums.weight
+    moved = sums.moved(x, y)
+    before, after = np.diag(sums.xx), np.diag(moved.xx)
+    # All that is left of a column may be rounding, and then below zero.
+    after = np.where(before > 0, np.maximum(after, EPS * before), 0.0)
+    gram = np.array(moved.xx)
+    np.fill_diagonal(gram, after)
+    grown = np.divide(before, after, out=np.ones_like(after), where=after > 0)
+    means = x_shift + x, y_shift + y
+    squares = np.maximum(moved.yy, 0.0)
+    lost = float(grown.max(initial=1.0))
+    return Centred(sums.rows, sums.weight, *means, gram, moved.xy, squares, lost)
+
+
+def _positive(value: Any, name: str) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return int(value)
+
+
+def _numbers(value: Any, name: str) -> Array:
+    array: Array = np.asarray(value)
+    if array.dtype.kind in "iub" or array.dtype == object:
+        array = array.astype(np.float64)
+    if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise ValueError(f"{name} must be of floating type or integers, got {array.dtype.name}")
+    return array
+
+
+def _as_it_is(x: Any) -> bool:
+    """Whether the kernel reads x without a copy."""
+    return isinstance(x, np.ndarray) and bool(x.flags.c_contiguous)
+
+
+def _dense(x: Any) -> Any:
+    return x.toarray() if hasattr(x, "toarray") else x
+
+
+def _all_finite(value: Array) -> bool:
+    """Block by block, from which no array of the same size comes."""
+    rows = max(1, 2**17 // max(1, value[:1].size))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, len(value), rows):
+            block = value[begin : begin + rows]
+            if not (np.isfinite(block.sum(dtype=np.float64)) or np.all(np.isfinite(block))):
+                return False
+    return True
