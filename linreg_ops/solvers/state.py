@@ -176,11 +176,13 @@ class GramState:
             ValueError: Shapes that do not fit, or not those of the rows before; NaN or infinite
                 values; negative weights; a fold that is not there. The state is then as it was.
         """
-        x, y, s, which = self._checked(x, y, sample_weight, fold)
-        step = 64 * BLOCK if _as_it_is(x) else max(BLOCK, _CHUNK // max(1, x.shape[1]))
-        for begin in range(0, x.shape[0], step):
-            rows = slice(begin, min(begin + step, x.shape[0]))
-            self._take(x[rows], y[rows], None if s is None else s[rows], which[rows])
+        rows_of_x, targets, s, which = self._checked(x, y, sample_weight, fold)
+        m, d = rows_of_x.shape
+        step = max(1, m) if _as_it_is(rows_of_x) else max(BLOCK, _CHUNK // max(1, d))
+        for begin in range(0, m, step):
+            rows = slice(begin, min(begin + step, m))
+            weights = None if s is None else s[rows]
+            self._take(rows_of_x[rows], targets[rows], weights, which[rows])
         return self
 
     def merge(self, other: GramState) -> GramState:
