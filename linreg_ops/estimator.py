@@ -5,7 +5,9 @@ What is solved, and how, is in `solvers`; here are arguments, attributes and war
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +31,7 @@ except ImportError as error:
 
 import scipy.linalg
 
-from . import inference, solvers
+from . import inference, solvers, sources
 from .inference import Summary
 from .solvers import gram
 from .solvers.factor import AnyFactor
@@ -223,6 +225,39 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self._forget()
         self.__dict__.pop("feature_names_in_", None)
         return self._fit_sums(state)
+
+    def fit_dataset(
+        self,
+        source: Any,
+        y: Any = None,
+        *,
+        weight: Any = None,
+        target: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 30.0,
+    ) -> LinearRegression:
+        """Fits to a source of rows that need not be in memory, read once, as `fit_state` does.
+
+        Arguments and errors are those of `GramState.from_dataset`: arrays, memmaps, .npy files, a
+        `tf.data.Dataset`, Parquet, or an iterable of (x, y).
+
+        >>> batches = [([[0.0], [1.0]], [1.0, 3.0]), ([[2.0]], [5.0])]
+        >>> LinearRegression().fit_dataset(batches).coef_
+        array([2.])
+        """
+        self._check_parameters()
+        _sums_suffice(self)
+        opened = sources.open_source(source, y, weight=weight, target=target, columns=columns)
+        state = sources.read(
+            opened, self._new_state(), progress=progress, checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+        )  # fmt: skip
+        self.fit_state(state)
+        if opened.names is not None:
+            self.feature_names_in_ = np.array(opened.names, object)
+        return self
 
     def merge(self, other: LinearRegression) -> LinearRegression:
         """Adds the rows that another model was fitted to, both by `partial_fit` or `fit_state`.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _gram_numpy as kernels
+from .. import kernels
 from .problem import EPS, Array, shift_and_spread
 
 # Rows of a block. The first block of all also says what is shifted by.
@@ -118,6 +119,7 @@ class GramState:
         n_rows: Rows of positive weight seen.
         n_features, n_targets: d and k; None before the first rows.
         one_target: Whether y has been [m].
+        mark: Of a dataset's first row, by which a checkpoint is known to be of it.
 
     >>> import numpy as np, linreg_ops as lo
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -138,6 +140,7 @@ class GramState:
         self._merged: list[Sums] = []  # of other states, for each fold
         # The first block's rows, which are to say what is shifted by: x, y, weight and fold.
         self._head: list[tuple[Array, ...]] = []
+        self.mark = ""
         self._log_weight = 0  # Σ log s as an integer: a sum that knows no order
 
     @property
@@ -236,6 +239,59 @@ class GramState:
         x_shift, y_shift = self._shift()
         return self._parts()[fold].moved(x_mean - x_shift, y_mean - y_shift)
 
+    @classmethod
+    def from_dataset(
+        cls,
+        source: Any,
+        y: Any = None,
+        *,
+        weight: Any = None,
+        target: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        folds: int = 1,
+        fold_rows: int = 1,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 30.0,
+    ) -> GramState:
+        """The state of all rows of a source, which is read once, batch by batch.
+
+        Args:
+            source: X [n, d] as an array, a memmap, or the path of an .npy file, with y beside it;
+                a `tf.data.Dataset` of (x, y) or (x, y, weight), batched or row by row; the path of
+                a Parquet file or a folder of them; or any iterable of (x, y) or (x, y, weight) in
+                batches. X larger than memory is what this is for.
+            y: [n] or [n, k], as an array or the path of an .npy file, where source is X alone.
+            weight: [n], likewise; the name of the column in a Parquet file.
+            target: A Parquet file's columns of y: one name for y [n], a list for y [n, k].
+            columns: A Parquet file's columns of X; by default all others. Columns of lists of one
+                length count as that many.
+            folds: As of `GramState`.
+            fold_rows: As of `GramState`.
+            progress: A bar with rows and bytes a second on stderr. None: if that is a terminal.
+            checkpoint: A file that the state is saved to while reading, and at the end. If it is
+                there already, reading goes on where it ends, to the same bits as without a stop. An
+                iterable has to begin at its first row again.
+            checkpoint_seconds: How often.
+
+        Raises:
+            ValueError: As of `update`; a checkpoint of other rows or folds; missing values in
+                Parquet; no rows.
+            FileNotFoundError: A path leads nowhere.
+
+        >>> batches = [([[0.0], [1.0]], [1.0, 3.0]), ([[2.0]], [5.0])]
+        >>> GramState.from_dataset(batches).n_rows
+        3
+        """
+        from .. import sources
+
+        opened = sources.open_source(source, y, weight=weight, target=target, columns=columns)
+        state = cls(folds, fold_rows=fold_rows)
+        return sources.read(
+            opened, state, progress=progress, checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+        )  # fmt: skip
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to an .npz file: whole, or not at all if the machine stops meanwhile.
 
@@ -272,6 +328,7 @@ class GramState:
             "shape": [self.n_features or 0, self.n_targets or 0, self.one_target],
             "counts": [self._seen, len(self._head), len(self._merged), self._kernel is not None],
             "log_weight": str(self._log_weight),
+            "mark": self.mark,
         }
         for number, rows in enumerate(self._head):
             arrays |= {f"head{number}_{i}": array for i, array in enumerate(rows)}
@@ -291,7 +348,7 @@ class GramState:
         self._seen, heads, merged, has_kernel = map(int, arrays["counts"])
         if heads or merged or has_kernel:
             self.n_features, self.n_targets, self.one_target = d, k, bool(one)
-        self._log_weight = int(str(arrays["log_weight"]))
+        self._log_weight, self.mark = int(str(arrays["log_weight"])), str(arrays["mark"])
         self._head = [tuple(arrays[f"head{n}_{i}"] for i in range(4)) for n in range(heads)]
         for n in range(merged):
             own = [arrays[f"merged{n}_{field.name}"] for field in fields(Sums)]
@@ -358,7 +415,7 @@ class GramState:
             if first:
                 ones = np.ones(first) if s is None else s[:first]
                 head = (_dense(x[:first]), y[:first], ones, which[:first])
-                self._head.append(tuple(np.array(a) for a in head))
+                self._head.append(tuple(np.array(a, order="C") for a in head))
                 if held + first == BLOCK:
                     self._settle()
             if first < len(kept):
@@ -375,9 +432,8 @@ class GramState:
     def _feed(self, x: Array, y: Array, s: Array | None, which: Array) -> None:
         assert self._kernel is not None
         fold = np.ascontiguousarray(which, np.int64) if self.folds > 1 else None
-        self._kernel.update(
-            np.ascontiguousarray(x), np.ascontiguousarray(y), sample_weight=s, fold=fold
-        )
+        targets = np.ascontiguousarray(y) if y.shape[1] else None
+        self._kernel.update(np.ascontiguousarray(x), targets, sample_weight=s, fold=fold)
 
     def _settle(self) -> None:
         """Chooses the shift by the rows so far, and sums them."""
@@ -397,7 +453,7 @@ class GramState:
         x_shift, y_shift = shift_and_spread(x, True)[0], shift_and_spread(y, True)[0]
         kernel = self._empty_kernel(x_shift, y_shift)
         fold = which.astype(np.int64) if self.folds > 1 else None
-        return kernel.update(x, y, sample_weight=s, fold=fold)
+        return kernel.update(x, y if y.shape[1] else None, sample_weight=s, fold=fold)
 
     def _empty_kernel(self, x_shift: Array, y_shift: Array) -> kernels.GramState:
         d, k = len(x_shift), len(y_shift)
@@ -454,6 +510,8 @@ def _numbers(value: Any, name: str) -> Array:
     array: Array = np.asarray(value)
     if array.dtype.kind in "iub" or array.dtype == object:
         array = array.astype(np.float64)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise ValueError(f"{name} must be of floating type or integers, got {array.dtype.name}")
     return array
