@@ -240,13 +240,61 @@ def test_fit_with_a_penalty_for_each_target(run, table, alpha, solver):
     assert rows(shown)["other"][0] == f"{given[1]:g}"
 
 
+@pytest.mark.parametrize("cv", ["4", "loo"])
+@pytest.mark.parametrize("alphas", ["0.1,3,40", None])
+def test_fit_chooses_the_penalty_by_cross_validation(run, table, cv, alphas):
+    """Each target's, the rows in the folds at random: as scikit-learn's search finds it."""
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV, KFold, LeaveOneOut
+
+    noise = np.random.default_rng(5).normal(size=40)
+    table["noise"] = noise + 0.3 * table.a
+    table.to_csv("data.csv", index=False)
+    options = ["--target", "price,noise", "--cv", cv, "--seed", 7, "--save", "model.json"]
+    options += ["--alpha", alphas] if alphas else []
+    done = run("fit", "data.csv", *options, "--json")
+    found = json.loads(done.stdout)
+    x = table[["a", "b", "c"]].to_numpy()
+    penalties = [0.1, 3, 40]
+    if alphas is None:
+        scale = np.mean(np.sum((x - x.mean(0)) ** 2, axis=0))
+        penalties = [1e-12, *scale * np.logspace(-8, 2, 41)]
+    folds = LeaveOneOut() if cv == "loo" else KFold(4, shuffle=True, random_state=7)
+    for target in ("price", "noise"):
+        search = GridSearchCV(
+            Ridge(), {"alpha": penalties}, cv=folds, scoring="neg_mean_squared_error"
+        ).fit(x, table[target])
+        assert found["alpha"][target] == pytest.approx(search.best_params_["alpha"], abs=1e-11)
+        rmse = found["cross_validation"]["rmse"][target]
+        assert rmse == pytest.approx(np.sqrt(-search.best_score_), rel=1e-9)
+        coef = [found["coefficients"][name][target] for name in "abc"]
+        np.testing.assert_allclose(coef, search.best_estimator_.coef_, rtol=1e-7)
+    assert found["cross_validation"]["penalties"] == len(penalties)
+    assert json.loads(Path("model.json").read_text())["alpha"] == list(found["alpha"].values())
+    shown = rows(run("fit", "data.csv", *options).stdout)
+    assert shown["noise"][:2] == [f"{found['alpha']['noise']:.6g}", f"{rmse:.6g}"]
+
+
+def test_a_penalty_at_the_edge_of_those_named_is_said(run, table):
+    done = run("fit", "data.csv", "--target", "price", "--cv", 5, "--alpha", "50,90")
+    assert "Note: the penalty chosen is the smallest of all, 50: a better one" in done.stderr
+    assert "alpha of 2 by 5-fold cross-validation, RMSE = " in done.stdout
+    assert "from 3 columns, alpha = 50" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "message", "code"),
     [
         (["--alpha", "-1"], "'--alpha': '-1' is not a number from 0 on.", 2),
         (["--alpha", "1,x"], "'--alpha': 'x' is not a number from 0 on.", 2),
         (["--alpha", "inf"], "'--alpha': 'inf' is not a number from 0 on.", 2),
-        (["--alpha", "1,2"], "--alpha has 2 numbers for 1 target: give one, or one for each.", 1),
+        (["--alpha", "1,2"], "--alpha has 2 numbers for 1 target: give one, one for each, or", 1),
+        (["--cv", "1"], "'--cv': '1' is not a number of folds from 2 on, nor loo.", 2),
+        (["--cv", "many"], "'--cv': 'many' is not a number of folds", 2),
+        (["--cv", "41"], "--cv 41 needs more rows than the 40 that there are.", 1),
+        (["--cv", "40", "--test", "0.1"], "--cv 40 needs more rows than the 36 that there are.", 1),
+        (["--cv", "5", "--alpha", "3"], "--cv chooses among several --alpha, got one:", 1),
+        (["--cv", "5", "--solver", "cg"], "in its own way: leave out --solver cg.", 1),
         (["--solver", "gd"], "'--solver': 'gd' is not one of 'auto', 'exact', 'gram', 'cg'.", 2),
     ],
 )

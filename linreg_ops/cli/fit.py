@@ -11,7 +11,7 @@ import typer
 
 from . import design, report, tables
 from .design import Array
-from .estimate import Method, Problem, Solver, estimate, penalties
+from .estimate import Method, Problem, Solver, estimate, folds, penalties
 from .model import Model
 from .terminal import Picture, count, fail, note, say, shown, writable, writing
 
@@ -66,6 +66,14 @@ def fit(
             "one per target: again, or a,b.",
         ),
     ] = None,
+    cv: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDS",
+            help="Choose --alpha for each target by cross-validation, among those named or 42 that "
+            "suit the columns; loo leaves each row out in turn.",
+        ),
+    ] = None,
     solver: Annotated[Solver, typer.Option(help="How the minimum is found.")] = Solver.AUTO,
     encode: Annotated[
         Encoding | None,
@@ -86,7 +94,7 @@ def fit(
             help="Hold out this share of the rows, and score them.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which rows --test holds out.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which rows --test and --cv hold out.")] = 0,
     save: Annotated[
         Path | None,
         typer.Option(metavar="FILE", callback=_model_path, help="The model, for `predict`: .json."),
@@ -99,7 +107,7 @@ def fit(
     Only numeric and boolean columns are numbers. Text, dates and missing values are refused by
     name, with what can be done.
     """
-    method = Method(intercept, solver, penalties(alpha))
+    method = Method(intercept, solver, penalties(alpha), folds(cv), seed)
     data = tables.read(table, separator)
     targets, used = _columns(data, target, features, drop, weights)
     chosen = design.features_of(data, used, one_hot=encode is not None, dates=dates)
@@ -109,7 +117,7 @@ def fit(
         fail("no column is left to predict from: each text has one level only.")
     kept, held_out = _split(problem, test, seed)
     remarks = design.remarks(kept.x, kept.y, labels, targets, intercept=intercept)
-    model = estimate(kept, targets, chosen, method)
+    model, choice = estimate(kept, targets, chosen, method)
     fitted = report.scores(model, kept)
     tested = None if held_out is None else report.scores(model, held_out)
     if not intercept:
@@ -120,9 +128,9 @@ def fit(
     if save is not None:
         model.save(save)
     if as_json:
-        report.print_json(source, model, fitted, tested, remarks)
+        report.print_json(source, model, choice, fitted, tested, remarks)
     else:
-        report.print_tables(source, model, fitted, tested, intercept=intercept)
+        report.print_tables(source, model, choice, fitted, tested, intercept=intercept)
     if output is not None:
         _draw(model, kept, output)
         if not as_json:

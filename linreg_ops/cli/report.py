@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import typer
 
-from .estimate import Problem
+from .estimate import Choice, Problem
 from .model import Model
 from .terminal import count, say, show_columns, shown
 
@@ -37,11 +37,17 @@ def scores(model: Model, problem: Problem) -> Scores:
 
 
 def print_tables(
-    source: str, model: Model, fitted: Scores, tested: Scores | None, *, intercept: bool
+    source: str,
+    model: Model,
+    choice: Choice | None,
+    fitted: Scores,
+    tested: Scores | None,
+    *,
+    intercept: bool,
 ) -> None:
     """The coefficients, and under them how well they predict."""
     targets, one = [shown(name) for name in model.targets], len(model.targets) == 1
-    penalised = bool(model.alpha.any())
+    penalised = bool(model.alpha.any()) or choice is not None
     heading = f"{shown(source)}: {', '.join(targets)} from {count(len(model.labels()), 'column')}"
     say(heading + (f", alpha = {model.alpha[0]:.6g}" if penalised and one else ""))
     values = np.vstack([model.intercept, model.coef]) if intercept else model.coef
@@ -51,12 +57,17 @@ def print_tables(
         for name, column in zip(targets, values.T, strict=True)
     ]
     show_columns("column", names, columns)
+    if choice is not None:
+        rmse = f", RMSE = {choice.rmse[0]:.6g}" if one else ""
+        say(f"alpha of {choice.among} by {choice.cv} cross-validation{rmse}")
     if one:
         say(f"{_score_line(fitted)}, loss ½ Σ (xw - y)² = {fitted.loss:.6g}")
         if tested is not None:
             say(f"held out: {_score_line(tested)}")
         return
     each = [("alpha", [f"{alpha:.6g}" for alpha in model.alpha])] if penalised else []
+    if choice is not None:
+        each.append(("cv RMSE", [f"{value:.6g}" for value in choice.rmse]))
     for what, of in (("", fitted), ("held-out ", tested)):
         if of is not None:
             each.append((f"{what}R²", [f"{value:.6f}" for value in of.r2]))
@@ -71,7 +82,12 @@ def _score_line(of: Scores) -> str:
 
 
 def print_json(
-    source: str, model: Model, fitted: Scores, tested: Scores | None, remarks: list[str]
+    source: str,
+    model: Model,
+    choice: Choice | None,
+    fitted: Scores,
+    tested: Scores | None,
+    remarks: list[str],
 ) -> None:
     """All of it for a program; what is no number is null."""
 
@@ -89,6 +105,8 @@ def print_json(
         "table": source,
         "targets": model.targets,
         "alpha": by_target(model.alpha),
+        "cross_validation": choice
+        and {"method": choice.cv, "penalties": choice.among, "rmse": by_target(choice.rmse)},
         "solver": model.solver,
         "intercept": by_target(model.intercept),
         "coefficients": {
