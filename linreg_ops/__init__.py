@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from . import training as training
     from ._library import build_info
     from ._patch import patch, unpatch
-    from .estimator import LinearRegression, Ridge
+    from .estimator import LinearRegression
     from .ops import (
         Descent,
         LossAndGrad,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
-    from .ridge_cv import RidgeCV
+    from .ridge import Ridge, RidgeCV
     from .solvers.state import GramState
     from .stock import stock_ops
 
@@ -79,8 +79,8 @@ _HOME = {
     "linear_l2_loss_and_grad": "ops",
     "GramState": "solvers.state",
     "LinearRegression": "estimator",
-    "Ridge": "estimator",
-    "RidgeCV": "ridge_cv",
+    "Ridge": "ridge",
+    "RidgeCV": "ridge",
     "build_info": "_library",
     "patch": "_patch",
     "stock_ops": "stock",

@@ -42,6 +42,38 @@ def plan(
 def routes() -> dict[str, tuple[str, str]]: ...
 def build_config() -> dict[str, Any]: ...
 
+GRAM_BLOCK_ROWS: int
+
+def gram_sums_size(d: int, k: int, folds: int) -> int: ...
+
+class GramArrays:
+    """The arrays of a linreg_ops._gram.GramState."""
+
+    def __init__(
+        self,
+        d: int,
+        k: int,
+        folds: int,
+        sums: NDArray[Any],
+        pending: NDArray[Any],
+        rows: NDArray[Any],
+        scale: NDArray[Any],
+        offset: NDArray[Any],
+    ) -> None: ...
+    def update(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any] | None,
+        sample_weight: NDArray[Any] | None,
+        fold: NDArray[Any] | None,
+        num_threads: int | None,
+        isa: str | None,
+    ) -> None: ...
+    def merge(self, other: GramArrays, num_threads: int | None, isa: str | None) -> None: ...
+    def sum(
+        self, folds: list[int], num_threads: int | None, isa: str | None
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], float]: ...
+
 class _Cuda:
     """The submodule of a build with CUDA; absent from others."""
 

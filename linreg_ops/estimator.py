@@ -5,7 +5,9 @@ What is solved, and how, is in `solvers`; here are arguments, attributes and war
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +31,8 @@ except ImportError as error:
 
 import scipy.linalg
 
-from . import solvers
+from . import inference, solvers, sources
+from .inference import Summary
 from .solvers import gram
 from .solvers.factor import AnyFactor
 from .solvers.gd import Descent
@@ -223,6 +226,39 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self.__dict__.pop("feature_names_in_", None)
         return self._fit_sums(state)
 
+    def fit_dataset(
+        self,
+        source: Any,
+        y: Any = None,
+        *,
+        weight: Any = None,
+        target: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 30.0,
+    ) -> LinearRegression:
+        """Fits to a source of rows that need not be in memory, read once, as `fit_state` does.
+
+        Arguments and errors are those of `GramState.from_dataset`: arrays, memmaps, .npy files, a
+        `tf.data.Dataset`, Parquet, or an iterable of (x, y).
+
+        >>> batches = [([[0.0], [1.0]], [1.0, 3.0]), ([[2.0]], [5.0])]
+        >>> LinearRegression().fit_dataset(batches).coef_
+        array([2.])
+        """
+        self._check_parameters()
+        _sums_suffice(self)
+        opened = sources.open_source(source, y, weight=weight, target=target, columns=columns)
+        state = sources.read(
+            opened, self._new_state(), progress=progress, checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+        )  # fmt: skip
+        self.fit_state(state)
+        if opened.names is not None:
+            self.feature_names_in_ = np.array(opened.names, object)
+        return self
+
     def merge(self, other: LinearRegression) -> LinearRegression:
         """Adds the rows that another model was fitted to, both by `partial_fit` or `fit_state`.
 
@@ -236,6 +272,132 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                     "merge needs models of partial_fit or fit_state: fit keeps no sums"
                 )
         return self._fit_sums(self.state_.merge(other.state_))
+
+    def summary(
+        self,
+        X: npt.ArrayLike | None = None,
+        y: npt.ArrayLike | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+        *,
+        covariance: str = "nonrobust",
+        level: float = 0.95,
+    ) -> Summary:
+        """Standard errors, t, p, intervals, R², F, AIC: the table, by `print`, and its numbers.
+
+        Takes no read of X with what `fit` kept, which is O(d). With the X, y and weights that the
+        model was fitted to, they are read again: for the robust covariances "HC0" to "HC3" of
+        errors whose variance differs from row to row, for `covariance` as a matrix, for solvers
+        that keep nothing ("cg", "gd"), and for ill-conditioned columns of many rows.
+
+        Args:
+            X: [n, d], the same as was fitted to. None: by what was kept.
+            y: [n] or [n, k].
+            sample_weight: [n].
+            covariance: "nonrobust" (errors of one variance), "HC0", "HC1", "HC2" or "HC3".
+            level: The probability that an interval holds its coefficient.
+
+        Returns:
+            `linreg_ops.inference.Summary`, which names everything in it.
+
+        Warns:
+            LinAlgWarning: Standard errors have lost digits to the condition number; with X they
+                have not.
+
+        Raises:
+            ValueError: X is needed, or is not what was fitted to.
+
+        >>> import numpy as np
+        >>> X = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
+        >>> y = np.array([1.0, 3.1, 4.9, 7.2, 8.8])
+        >>> print(LinearRegression().fit(X, y).summary())
+        Least squares
+        rows                             5    R²                        0.997661
+        degrees of freedom               3    adjusted R²               0.996881
+        solver                       exact    F(1, 3)                     1279.4
+        condition number                 1    P>F                       4.81e-05
+        residual std err          0.174165    AIC                       -1.84228
+        covariance               nonrobust    BIC                       -2.62341
+        ----------------------------------------------------------------------------
+                          coef     std err         t   P>|t|      [0.025      0.975]
+        ----------------------------------------------------------------------------
+        intercept         1.06      0.1349     7.857   0.004     0.63066      1.4893
+        x0                1.97     0.05508     35.77   0.000      1.7947      2.1453
+        ----------------------------------------------------------------------------
+        """
+        check_is_fitted(self)
+        if covariance not in inference.COVARIANCES:
+            names = ", ".join(inference.COVARIANCES)
+            raise ValueError(f"covariance must be one of {names}, got {covariance!r}")
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+        coef, read = self._columns(), None
+        if X is not None:
+            basis, read = self._basis_of(X, y, sample_weight, covariance)
+        else:
+            if covariance != "nonrobust":
+                raise ValueError(f"covariance={covariance!r} needs the rows: summary(X, y, ...)")
+            kept = getattr(self, "_basis", None)
+            if kept is None:
+                raise ValueError(
+                    f"solver {self.solver_!r} keeps nothing for statistics: summary(X, y) reads X"
+                )
+            basis = kept
+            if basis.error > 1e-5:
+                remedy = "leave out columns that nearly depend on others"
+                if self.solver_ == "gram":
+                    remedy = "summary(X, y) has as many digits as QR"
+                warnings.warn(
+                    f"Standard errors are right to {basis.error:.0e} of their size only, at a "
+                    f"condition number of {basis.condition:.1g}: {remedy}",
+                    scipy.linalg.LinAlgWarning,
+                    stacklevel=2,
+                )
+        columns = getattr(self, "feature_names_in_", [f"x{j}" for j in range(self.n_features_in_)])
+        return inference.summarise(
+            basis,
+            ["intercept"] * int(self.fit_intercept) + [str(name) for name in columns],
+            coef,
+            self.solver_,
+            level=level,
+            covariance_type=covariance,
+            read=read,
+            one_target=self._one_target,
+        )
+
+    def _columns(self) -> Array:
+        """Intercept and coefficients as columns [p, k]."""
+        coef = np.atleast_2d(self.coef_).T
+        if not self.fit_intercept:
+            return coef
+        return np.vstack([np.atleast_1d(self.intercept_)[None], coef])
+
+    def _basis_of(
+        self, X: Any, y: Any, sample_weight: Any, covariance: str
+    ) -> tuple[inference.Basis, inference.Read]:
+        if y is None:
+            raise ValueError("summary(X, y) needs y too")
+        x, targets, s = self._check_data(X, y, sample_weight, reset=False)
+        targets = targets.reshape(len(targets), -1)
+        columns = self._columns()
+        if targets.shape[1] != columns.shape[1]:
+            raise ValueError(
+                f"y must have the {columns.shape[1]} targets that were fitted to, "
+                f"got {targets.shape[1]}"
+            )
+        problem = Problem(x, targets, s, intercept=self.fit_intercept)
+        first = int(self.fit_intercept)
+        intercept = columns[0] if first else np.zeros(columns.shape[1])
+        with np.errstate(all="ignore"):
+            found = inference.of_data(problem, intercept, columns[first:], covariance)
+        if len(targets) and not self._least_of(problem, intercept, columns[first:]):
+            raise ValueError("X, y and sample_weight are not those that the model was fitted to")
+        return found
+
+    def _least_of(self, problem: Problem, intercept: Array, coef: Array) -> bool:
+        """Whether coefficients are the least squares of data, to what solvers promise at worst."""
+        w = problem.from_original(intercept, coef).astype(np.float64)
+        with np.errstate(all="ignore"):
+            return bool(np.all(solvers.least(problem, w, 1e-3, EPS)))
 
     def predict(self, X: npt.ArrayLike) -> Array:
         """X·coef + intercept, in float64: [n], or [n, k] if y had two dimensions."""
@@ -270,17 +432,22 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         factor, coef = gram.from_sums(sums, alpha)
         self.learning_rate_ = None
         self.solver_, self.solver_reason_ = "gram", f"from sums of {state.n_rows} rows"
-        self.rank_, self.condition_ = factor.rank, factor.condition
+        self.rank_: int | None = factor.rank
+        self.condition_ = factor.condition
         zero = state.centred(intercept=False).squares.sum()
         self.loss_curve_ = 0.5 * np.array([zero, sums.residual_squares(coef).sum()])
         self.loss_, self.n_iter_, self.n_reads_ = float(self.loss_curve_[-1]), 1, 1
         self._set_coefficients(sums.y_mean - sums.x_mean @ coef, coef)
+        self._basis = None
+        if not np.any(alpha):
+            with_intercept = self.fit_intercept
+            self._basis = inference.of_sums(sums, state.log_weight, factor, coef, with_intercept)
         self._warn_of_sums(sums, factor)
         return self
 
     def _warn_of_sums(self, sums: Centred, factor: AnyFactor) -> None:
         self._error_of_sums = error = EPS * (factor.condition**2 + sums.lost)
-        possible = min(np.sum(np.diag(sums.gram) > 0), sums.rows - int(self.fit_intercept))
+        possible = min(int(np.sum(np.diag(sums.gram) > 0)), sums.rows - int(self.fit_intercept))
         if factor.rank < possible:
             self._error_of_sums = 1.0
             what = "columns depend on others, or so nearly that XᵀX cannot tell"
@@ -337,7 +504,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         )
         w = descent.to_problem(w)
         found = Refined(w, np.zeros(problem.k), np.zeros(problem.k, bool))
-        intercept, coef, loss = solvers.evaluate(problem, found)
+        intercept, coef, losses = solvers.evaluate(problem, found)
+        loss = float(losses.sum())
         eps = float(np.finfo(problem.x.dtype).eps)
         converged = bool(np.all(solvers.least(problem, w, self.tol, eps)))
         why = "asked for" if self.solver == "gd" else "a learning rate was given"
@@ -352,6 +520,10 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         curve[-1] = found.loss  # of the coefficients as they are rounded
         self._set_curve(curve, problem)
         self._set_coefficients(found.intercept, found.coef)
+        self._basis = None
+        if found.factor is not None and found.squares is not None:
+            error = EPS * found.condition ** (2 if found.solver == "gram" else 1)
+            self._basis = inference.of_fit(problem, found.factor, found.squares, error)
 
     def _set_curve(self, losses: Array, problem: Problem) -> None:
         self.loss_, self.loss_curve_ = float(losses[-1]), losses
@@ -432,67 +604,3 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
                 raise ValueError(f"learning_rate must be None, 'auto' or numbers, got {rate!r}")
         elif rate is not None and not np.all(np.asarray(rate, np.float64) > 0):
             raise ValueError(f"learning_rate must be positive, got {rate!r}")
-
-
-class Ridge(LinearRegression):
-    """Least squares with a penalty on the coefficients, as a scikit-learn regressor.
-
-    Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σₜ alphaₜ ‖coefₜ‖², with the coefficients in
-    X's own units and the intercept not penalised: what scikit-learn's `Ridge` minimises, halved.
-
-    Args:
-        alpha: The penalty: a number, or one per target [k]; not negative. All targets are fitted
-            from the same reads of X.
-        fit_intercept: Fit a constant term too.
-        solver: "exact", "gram", "cg" or "auto", as of `LinearRegression`.
-        num_steps: "cg" takes at most so many steps.
-        tol: As of `LinearRegression`; of the residual of data and penalty together.
-
-    Attributes:
-        coef_, intercept_, solver_, condition_, rank_, n_iter_, n_reads_: As of `LinearRegression`;
-            the condition number is that of data and penalty together, the worst of all targets'.
-        loss_: ½ Σ s r², without the penalty.
-
-    Source: Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal problems",
-    1970.
-
-    >>> import numpy as np
-    >>> X, y = np.array([[-1.0], [0.0], [1.0]]), np.array([[-1.0, 2.0], [0.0, 3.0], [1.0, 4.0]])
-    >>> Ridge(alpha=[0.0, 2.0]).fit(X, y).coef_.ravel()
-    array([1. , 0.5])
-    """
-
-    learning_rate = None
-    momentum = 0.0
-    standardize = True
-
-    def __init__(
-        self,
-        alpha: float | npt.ArrayLike = 1.0,
-        *,
-        fit_intercept: bool = True,
-        solver: str = "auto",
-        num_steps: int = 1000,
-        tol: float = 1e-10,
-    ) -> None:
-        self.alpha = alpha
-        self.fit_intercept = fit_intercept
-        self.solver = solver
-        self.num_steps = num_steps
-        self.tol = tol
-
-    def _penalty(self, targets: int) -> Array:
-        alpha = np.asarray(self.alpha, np.float64)
-        if alpha.shape not in ((), (targets,)):
-            raise ValueError(
-                f"alpha must be a number or have one entry per target, shape [{targets}], "
-                f"got shape {list(alpha.shape)}"
-            )
-        if not np.all(np.isfinite(alpha) & (alpha >= 0)):
-            raise ValueError(f"alpha must not be negative, infinite or NaN, got {self.alpha!r}")
-        return alpha
-
-    def _check_parameters(self) -> None:
-        if self.solver == "gd":
-            raise ValueError("solver='gd' has no penalty: use another, or LinearRegression")
-        super()._check_parameters()

@@ -21,13 +21,17 @@ from typing import Any, NamedTuple
 
 from . import _cuda as cuda
 from . import _kernels
+from ._gram import Gram, GramState, gram
 from ._kernels import active_isa, gradient_descent, isas, loss_and_grad
 
 __all__ = [
+    "Gram",
+    "GramState",
     "Plan",
     "active_isa",
     "cuda",
     "gradient_descent",
+    "gram",
     "isas",
     "loss_and_grad",
     "plan",

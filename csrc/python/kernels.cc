@@ -14,6 +14,7 @@
 #include "kernels/l2_loss_grad.h"
 #include "kernels/sizes.h"
 #include "python/cuda_arrays.h"
+#include "python/gram.h"
 #include "python/thread_pool.h"
 #include "python/without_gil.h"
 
@@ -299,5 +300,6 @@ PYBIND11_MODULE(_kernels, m) {
         "num_threads"_a, "isa"_a);
   m.def("routes", &lo::Routes);
   m.def("build_config", &lo::BuildConfig);
+  lo::RegisterGram(m);
   lo::RegisterCuda(m);
 }

@@ -23,6 +23,7 @@ from .problem import EPS, Array, Problem, power_of_two
 from .refine import Refined, added_up, refine
 
 __all__ = [
+    "CHECK_WORK",
     "SOLVERS",
     "Progress",
     "Solution",
@@ -80,6 +81,8 @@ class Solution:
     converged: bool
     rank: int | None
     condition: float
+    factor: AnyFactor | None = None  # of "exact" and "gram"
+    squares: Array | None = None  # Σ s r² of each target, with it
 
 
 def choose(problem: Problem) -> tuple[str, str]:
@@ -117,13 +120,16 @@ def solve(
         found = cg.solve(problem, factor, w, tol=tol, num_steps=num_steps, keep=keep)
         found = found._replace(converged=found.converged & least(problem, found.w, tol, EPS))
     rank = None if chosen == "cg" else factor.rank
-    intercept, coef, loss = evaluate(problem, found)
-    converged = bool(np.all(found.converged))
-    return Solution(intercept, coef, loss, chosen, reason, converged, rank, factor.condition)
+    intercept, coef, losses = evaluate(problem, found)
+    converged, loss = bool(np.all(found.converged)), float(losses.sum())
+    solution = Solution(intercept, coef, loss, chosen, reason, converged, rank, factor.condition)
+    if chosen != "cg":
+        solution.factor, solution.squares = factor, 2 * losses
+    return solution
 
 
-def evaluate(problem: Problem, found: Refined) -> tuple[Array, Array, float]:
-    """(intercept, coef, loss), the loss of the coefficients as they are returned: rounded."""
+def evaluate(problem: Problem, found: Refined) -> tuple[Array, Array, Array]:
+    """(intercept, coef, losses [k]), those of the coefficients as they are returned: rounded."""
     intercept, coef = problem.to_original(found.w)
     loss = found.loss
     w = problem.from_original(intercept, coef)
@@ -131,7 +137,7 @@ def evaluate(problem: Problem, found: Refined) -> tuple[Array, Array, float]:
     # Where the residual is far above what rounding w adds to it, there is nothing to see.
     if extended or np.any(np.sqrt(loss) < 1e4 * EPS * added_up(problem, found.w)):
         loss = problem.at(w, extended=extended).loss
-    return intercept, coef, float(problem.original_loss(loss).sum())
+    return intercept, coef, problem.original_loss(loss)
 
 
 def least(problem: Problem, w: Array, tol: float, eps: float) -> Array:

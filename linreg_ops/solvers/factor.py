@@ -132,6 +132,26 @@ class Factor:
         self.rank = len(self._sigma)
         self.condition = float(largest / self._sigma[-1]) if self.rank else 1.0
 
+    def root(self) -> Array:
+        """Z with Z Zᵀ = (RᵀR)⁻¹, of the part that is kept: [size, size or less]."""
+        own: Array
+        if self._triangle is not None:
+            own = lapack.dtrtri(self._triangle)[0] if self.rank else self._triangle
+        else:
+            own = self._kept() / self._sigma
+        own = self._scale[:, None] * own
+        if self.rho is None:
+            return own
+        first = -(self.m @ own) / self.rho
+        top = np.append(1.0 / self.rho, first)
+        return np.vstack([top, np.hstack([np.zeros((len(own), 1)), own])])
+
+    def estimable(self) -> Array:
+        """For which columns the rows tell a coefficient: [d], False where others make up for it."""
+        if self.full:
+            return np.ones(len(self._scale), bool)
+        return np.asarray(self._varies & np.all(np.abs(self._lost) < 1e-6, axis=1))
+
     def half(self, g: Array) -> Array:
         """R⁻ᵀ g. Of a gradient: the residual's part within reach of A, ½‖·‖² what it costs."""
         if self.rho is None:

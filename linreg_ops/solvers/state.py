@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ class GramState:
         n_rows: Rows of positive weight seen.
         n_features, n_targets: d and k; None before the first rows.
         one_target: Whether y has been [m].
+        mark: Of a dataset's first row, by which a checkpoint is known to be of it.
 
     >>> import numpy as np, linreg_ops as lo
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -138,6 +140,7 @@ class GramState:
         self._merged: list[Sums] = []  # of other states, for each fold
         # The first block's rows, which are to say what is shifted by: x, y, weight and fold.
         self._head: list[tuple[Array, ...]] = []
+        self.mark = ""
         self._log_weight = 0  # Σ log s as an integer: a sum that knows no order
 
     @property
@@ -176,11 +179,13 @@ class GramState:
             ValueError: Shapes that do not fit, or not those of the rows before; NaN or infinite
                 values; negative weights; a fold that is not there. The state is then as it was.
         """
-        x, y, s, which = self._checked(x, y, sample_weight, fold)
-        step = 64 * BLOCK if _as_it_is(x) else max(BLOCK, _CHUNK // max(1, x.shape[1]))
-        for begin in range(0, x.shape[0], step):
-            rows = slice(begin, min(begin + step, x.shape[0]))
-            self._take(x[rows], y[rows], None if s is None else s[rows], which[rows])
+        rows_of_x, targets, s, which = self._checked(x, y, sample_weight, fold)
+        m, d = rows_of_x.shape
+        step = max(1, m) if _as_it_is(rows_of_x) else max(BLOCK, _CHUNK // max(1, d))
+        for begin in range(0, m, step):
+            rows = slice(begin, min(begin + step, m))
+            weights = None if s is None else s[rows]
+            self._take(rows_of_x[rows], targets[rows], weights, which[rows])
         return self
 
     def merge(self, other: GramState) -> GramState:
@@ -234,6 +239,59 @@ class GramState:
         x_shift, y_shift = self._shift()
         return self._parts()[fold].moved(x_mean - x_shift, y_mean - y_shift)
 
+    @classmethod
+    def from_dataset(
+        cls,
+        source: Any,
+        y: Any = None,
+        *,
+        weight: Any = None,
+        target: str | Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
+        folds: int = 1,
+        fold_rows: int = 1,
+        progress: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_seconds: float = 30.0,
+    ) -> GramState:
+        """The state of all rows of a source, which is read once, batch by batch.
+
+        Args:
+            source: X [n, d] as an array, a memmap, or the path of an .npy file, with y beside it;
+                a `tf.data.Dataset` of (x, y) or (x, y, weight), batched or row by row; the path of
+                a Parquet file or a folder of them; or any iterable of (x, y) or (x, y, weight) in
+                batches. X larger than memory is what this is for.
+            y: [n] or [n, k], as an array or the path of an .npy file, where source is X alone.
+            weight: [n], likewise; the name of the column in a Parquet file.
+            target: A Parquet file's columns of y: one name for y [n], a list for y [n, k].
+            columns: A Parquet file's columns of X; by default all others. Columns of lists of one
+                length count as that many.
+            folds: As of `GramState`.
+            fold_rows: As of `GramState`.
+            progress: A bar with rows and bytes a second on stderr. None: if that is a terminal.
+            checkpoint: A file that the state is saved to while reading, and at the end. If it is
+                there already, reading goes on where it ends, to the same bits as without a stop. An
+                iterable has to begin at its first row again.
+            checkpoint_seconds: How often.
+
+        Raises:
+            ValueError: As of `update`; a checkpoint of other rows or folds; missing values in
+                Parquet; no rows.
+            FileNotFoundError: A path leads nowhere.
+
+        >>> batches = [([[0.0], [1.0]], [1.0, 3.0]), ([[2.0]], [5.0])]
+        >>> GramState.from_dataset(batches).n_rows
+        3
+        """
+        from .. import sources
+
+        opened = sources.open_source(source, y, weight=weight, target=target, columns=columns)
+        state = cls(folds, fold_rows=fold_rows)
+        return sources.read(
+            opened, state, progress=progress, checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
+        )  # fmt: skip
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything to an .npz file: whole, or not at all if the machine stops meanwhile.
 
@@ -270,6 +328,7 @@ class GramState:
             "shape": [self.n_features or 0, self.n_targets or 0, self.one_target],
             "counts": [self._seen, len(self._head), len(self._merged), self._kernel is not None],
             "log_weight": str(self._log_weight),
+            "mark": self.mark,
         }
         for number, rows in enumerate(self._head):
             arrays |= {f"head{number}_{i}": array for i, array in enumerate(rows)}
@@ -289,7 +348,7 @@ class GramState:
         self._seen, heads, merged, has_kernel = map(int, arrays["counts"])
         if heads or merged or has_kernel:
             self.n_features, self.n_targets, self.one_target = d, k, bool(one)
-        self._log_weight = int(str(arrays["log_weight"]))
+        self._log_weight, self.mark = int(str(arrays["log_weight"])), str(arrays["mark"])
         self._head = [tuple(arrays[f"head{n}_{i}"] for i in range(4)) for n in range(heads)]
         for n in range(merged):
             own = [arrays[f"merged{n}_{field.name}"] for field in fields(Sums)]

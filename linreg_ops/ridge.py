@@ -1,4 +1,4 @@
-"""Ridge with the penalty chosen by cross-validation, out of one read of X."""
+"""Least squares with a penalty on the coefficients, given or chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,97 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import check_cv
+from sklearn.utils.validation import check_is_fitted
 
 from . import solvers
-from .estimator import Array, Ridge
+from .estimator import Array, LinearRegression
+from .inference import Summary
 from .solvers import penalties
 from .solvers.penalties import Errors
 from .solvers.problem import Problem
 from .solvers.state import GramState
 
 _SCORINGS = ("neg_mean_squared_error", "r2")
+
+
+class Ridge(LinearRegression):
+    """Least squares with a penalty on the coefficients, as a scikit-learn regressor.
+
+    Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σₜ alphaₜ ‖coefₜ‖², with the coefficients in
+    X's own units and the intercept not penalised: what scikit-learn's `Ridge` minimises, halved.
+
+    Args:
+        alpha: The penalty: a number, or one per target [k]; not negative. All targets are fitted
+            from the same reads of X.
+        fit_intercept: Fit a constant term too.
+        solver: "exact", "gram", "cg" or "auto", as of `LinearRegression`.
+        num_steps: "cg" takes at most so many steps.
+        tol: As of `LinearRegression`; of the residual of data and penalty together.
+
+    Attributes:
+        coef_, intercept_, solver_, condition_, rank_, n_iter_, n_reads_: As of `LinearRegression`;
+            the condition number is that of data and penalty together, the worst of all targets'.
+        loss_: ½ Σ s r², without the penalty.
+
+    Source: Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal problems",
+    1970.
+
+    >>> import numpy as np
+    >>> X, y = np.array([[-1.0], [0.0], [1.0]]), np.array([[-1.0, 2.0], [0.0, 3.0], [1.0, 4.0]])
+    >>> Ridge(alpha=[0.0, 2.0]).fit(X, y).coef_.ravel()
+    array([1. , 0.5])
+    """
+
+    learning_rate = None
+    momentum = 0.0
+    standardize = True
+
+    def __init__(
+        self,
+        alpha: float | npt.ArrayLike = 1.0,
+        *,
+        fit_intercept: bool = True,
+        solver: str = "auto",
+        num_steps: int = 1000,
+        tol: float = 1e-10,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.num_steps = num_steps
+        self.tol = tol
+
+    def summary(self, *arguments: Any, **options: Any) -> Summary:
+        """As of `LinearRegression`, where the penalty is zero.
+
+        Raises:
+            ValueError: There is a penalty: penalised coefficients are biased by an unknown amount,
+                and no standard error of theirs is one of their distance from the truth.
+        """
+        check_is_fitted(self)
+        k = 1 if self._one_target else len(self.coef_)
+        if np.any(self._penalty(k)):
+            raise ValueError(
+                "penalised coefficients are biased, which no standard error shows: summary() is "
+                "for alpha=0 and LinearRegression"
+            )
+        return super().summary(*arguments, **options)
+
+    def _penalty(self, targets: int) -> Array:
+        alpha = np.asarray(self.alpha, np.float64)
+        if alpha.shape not in ((), (targets,)):
+            raise ValueError(
+                f"alpha must be a number or have one entry per target, shape [{targets}], "
+                f"got shape {list(alpha.shape)}"
+            )
+        if not np.all(np.isfinite(alpha) & (alpha >= 0)):
+            raise ValueError(f"alpha must not be negative, infinite or NaN, got {self.alpha!r}")
+        return alpha
+
+    def _check_parameters(self) -> None:
+        if self.solver == "gd":
+            raise ValueError("solver='gd' has no penalty: use another, or LinearRegression")
+        super()._check_parameters()
 
 
 class RidgeCV(Ridge):

@@ -1,0 +1,68 @@
+// The internal interface between the Gram engine's driver, gram.cc, and an instruction set. Plain
+// data only, as in kernel.h.
+//
+// A run of rows is packed into panels of kGramPanel columns as doubles, shifted and scaled: those
+// of X, then those of Y. Sums are kept as tiles of one panel of X (rows of the tile) by one panel
+// of X or Y: panels of X in groups; for each group the right panels from its first one on; for each
+// right panel the tiles of the group's panels up to it. So of XᵀX only one half is computed.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/l2_loss_grad.h"
+
+namespace linreg_ops {
+namespace cpu {
+
+constexpr std::int64_t kGramPanel = 8;      // columns
+constexpr std::int64_t kGramTile = 64;      // doubles
+constexpr std::int64_t kGramGroup = 8;      // panels
+constexpr std::int64_t kGramRunRows = 256;  // rows of one chain of multiply-adds
+constexpr std::int64_t kGramPanelSize = kGramRunRows * kGramPanel;  // a packed panel, in doubles
+
+// Rows to pack into some panels of a run: all of one array, of one type.
+struct GramPack {
+  const void* data;           // row 0
+  std::int64_t stride;        // of its rows, in elements
+  std::int64_t columns;       // of a row
+  const void* end;            // nothing from here on may be read
+  const std::int64_t* index;  // [rows]: which row is the next one; null: from 0 on, in order
+  std::int64_t rows;
+  const double* weights;  // [rows], or null for ones
+  const double* scale;    // [panels · 8], of the array's columns
+  const double* offset;
+  std::int64_t first_panel, panels;
+  double* right;    // panel first_panel, at the row where these go
+  double* left;     // the same times weights; null: not wanted
+  double* sum;      // [panels · 8] from first_panel on: += Σ s z
+  double* squares;  // += Σ s z²; null: not wanted
+};
+
+// The tiles of one group by some right panels, over one run.
+struct GramTiles {
+  const double* left;        // the group's first panel
+  const double* right;       // the first panel of all
+  std::int64_t group_begin;  // number of the group's first panel
+  std::int64_t group_panels;
+  std::int64_t last_columns;  // of the group's last panel
+  std::int64_t right_begin, right_end;
+  std::int64_t rows;  // of the run
+  bool add;           // to `tiles`, or the first run
+  double* tiles;      // those of right_begin, and so on
+};
+
+struct GramKernels {
+  void (*pack[4])(const GramPack&);  // by DType
+  void (*widen[4])(const void* from, double* to, std::int64_t count);
+  void (*tiles)(const GramTiles&);
+  // sum + error += add, without an error of its own.
+  void (*accumulate)(const double* add, double* sum, double* error, std::int64_t count);
+};
+
+extern const GramKernels& kAvx512Gram;
+extern const GramKernels& kAvx2Gram;
+extern const GramKernels& kNeonGram;
+extern const GramKernels& kScalarGram;
+
+}  // namespace cpu
+}  // namespace linreg_ops
