@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 import typer
 
 from .design import Array, Feature
-from .model import Model
+from .model import Model, Statistics
 from .terminal import count, fail, note
 
 
@@ -45,6 +47,7 @@ class Method(NamedTuple):
     alphas: list[float] | None
     cv: int | str | None  # folds, or "loo"
     seed: int
+    statistics: bool  # standard errors too, where there is no penalty
 
 
 class Choice(NamedTuple):
@@ -96,7 +99,8 @@ def estimate(
 ) -> Fitted:
     """Fits, or ends the program where the coefficients would be wrong."""
     try:
-        from ..estimator import LinearRegression, Ridge
+        from ..estimator import LinearRegression
+        from ..ridge import Ridge
     except ImportError as error:
         fail(str(error))
     found: Any
@@ -110,8 +114,14 @@ def estimate(
         _fit(found, problem)
     constant = np.broadcast_to(np.asarray(found.intercept_, np.float64), len(targets))
     coef = np.asarray(found.coef_, np.float64).T
-    model = Model(targets, features, constant.copy(), coef, penalty.copy(), found.solver_)
-    return Fitted(model, choice)
+    statistics = None
+    if method.statistics and not penalty.any():
+        # With the rows at hand: what the fit keeps has fewer digits, and "cg" keeps nothing.
+        with _noting():
+            statistics = Statistics.of(found.summary(problem.x, problem.y, problem.weights))
+    penalty = penalty.copy()
+    head = (targets, features, method.intercept, constant.copy(), coef)
+    return Fitted(Model(*head, penalty, found.solver_, statistics), choice)
 
 
 def _given(method: Method, targets: list[str]) -> Array:
@@ -128,7 +138,7 @@ def _chosen(problem: Problem, method: Method) -> tuple[Any, Choice]:
     """Each target's penalty by cross-validation, rows in the folds at random: tables are sorted."""
     from sklearn.model_selection import KFold
 
-    from ..ridge_cv import RidgeCV
+    from ..ridge import RidgeCV
 
     if method.solver is not Solver.AUTO:
         fail(f"--cv finds the minimum in its own way: leave out --solver {method.solver.value}.")
@@ -159,14 +169,21 @@ def _grid(problem: Problem) -> list[float]:
 
 
 def _fit(estimator: Any, problem: Problem) -> None:
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+    with _noting():
         try:
             estimator.fit(problem.x, problem.y, problem.weights)
         except ValueError as error:
             fail(f"no coefficients: {str(error).rstrip('.')}.")
+
+
+@contextmanager
+def _noting() -> Iterator[None]:
+    """Says warnings as notes; one that the coefficients are wrong ends the program."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        yield
     for warning in said:
         message = str(warning.message).rstrip(".")
         if issubclass(warning.category, ConvergenceWarning):

@@ -75,6 +75,9 @@ def fit(
         ),
     ] = None,
     solver: Annotated[Solver, typer.Option(help="How the minimum is found.")] = Solver.AUTO,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Standard errors, t, p and 95% intervals too.")
+    ] = False,
     encode: Annotated[
         Encoding | None,
         typer.Option(help="Text as a column of zeros and ones per level but the first."),
@@ -107,7 +110,10 @@ def fit(
     Only numeric and boolean columns are numbers. Text, dates and missing values are refused by
     name, with what can be done.
     """
-    method = Method(intercept, solver, penalties(alpha), folds(cv), seed)
+    alphas, statistics = penalties(alpha), summary or save is not None
+    method = Method(intercept, solver, alphas, folds(cv), seed, statistics)
+    if summary and (cv is not None or any(alphas or [])):
+        fail("--summary is of coefficients without a penalty: leave out --alpha and --cv.")
     data = tables.read(table, separator)
     targets, used = _columns(data, target, features, drop, weights)
     chosen = design.features_of(data, used, one_hot=encode is not None, dates=dates)
@@ -130,7 +136,7 @@ def fit(
     if as_json:
         report.print_json(source, model, choice, fitted, tested, remarks)
     else:
-        report.print_tables(source, model, choice, fitted, tested, intercept=intercept)
+        report.print_tables(source, model, choice, fitted, tested, summary=summary)
     if output is not None:
         _draw(model, kept, output)
         if not as_json:
