@@ -240,13 +240,63 @@ def test_fit_with_a_penalty_for_each_target(run, table, alpha, solver):
     assert rows(shown)["other"][0] == f"{given[1]:g}"
 
 
+@pytest.mark.parametrize("cv", ["4", "loo"])
+@pytest.mark.parametrize("alphas", ["0.1,3,40", None])
+def test_fit_chooses_the_penalty_by_cross_validation(run, table, cv, alphas):
+    """Each target's, the rows in the folds at random: as scikit-learn's search finds it."""
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV, KFold, LeaveOneOut
+
+    noise = np.random.default_rng(5).normal(size=40)
+    table["noise"] = noise + 0.3 * table.a
+    table.to_csv("data.csv", index=False)
+    options = ["--target", "price,noise", "--cv", cv, "--seed", 7, "--save", "model.json"]
+    options += ["--alpha", alphas] if alphas else []
+    done = run("fit", "data.csv", *options, "--json")
+    found = json.loads(done.stdout)
+    x = table[["a", "b", "c"]].to_numpy()
+    penalties = [0.1, 3, 40]
+    if alphas is None:
+        scale = np.mean(np.sum((x - x.mean(0)) ** 2, axis=0))
+        penalties = [1e-12, *scale * np.logspace(-8, 2, 41)]
+    folds = LeaveOneOut() if cv == "loo" else KFold(4, shuffle=True, random_state=7)
+    for target in ("price", "noise"):
+        search = GridSearchCV(
+            Ridge(), {"alpha": penalties}, cv=folds, scoring="neg_mean_squared_error"
+        ).fit(x, table[target])
+        assert found["alpha"][target] == pytest.approx(search.best_params_["alpha"], abs=1e-11)
+        rmse = found["cross_validation"]["rmse"][target]
+        assert rmse == pytest.approx(np.sqrt(-search.best_score_), rel=1e-9)
+        coef = [found["coefficients"][name][target] for name in "abc"]
+        np.testing.assert_allclose(coef, search.best_estimator_.coef_, rtol=1e-7)
+    assert found["cross_validation"]["penalties"] == len(penalties)
+    assert json.loads(Path("model.json").read_text())["alpha"] == list(found["alpha"].values())
+    shown = rows(run("fit", "data.csv", *options).stdout)
+    assert shown["noise"][:2] == [f"{found['alpha']['noise']:.6g}", f"{rmse:.6g}"]
+
+
+def test_a_penalty_at_the_edge_of_those_named_is_said(run, table):
+    done = run("fit", "data.csv", "--target", "price", "--cv", 5, "--alpha", "50,90")
+    assert "Note: the penalty chosen is the smallest of all, 50: a better one" in done.stderr
+    assert "alpha of 2 by 5-fold cross-validation, RMSE = " in done.stdout
+    assert "from 3 columns, alpha = 50" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "message", "code"),
     [
         (["--alpha", "-1"], "'--alpha': '-1' is not a number from 0 on.", 2),
         (["--alpha", "1,x"], "'--alpha': 'x' is not a number from 0 on.", 2),
         (["--alpha", "inf"], "'--alpha': 'inf' is not a number from 0 on.", 2),
-        (["--alpha", "1,2"], "--alpha has 2 numbers for 1 target: give one, or one for each.", 1),
+        (["--alpha", "1,2"], "--alpha has 2 numbers for 1 target: give one, one for each, or", 1),
+        (["--alpha", "2", "--summary"], "leave out --alpha and --cv.", 1),
+        (["--cv", "5", "--summary"], "--summary is of coefficients without a penalty", 1),
+        (["--cv", "1"], "'--cv': '1' is not a number of folds from 2 on, nor loo.", 2),
+        (["--cv", "many"], "'--cv': 'many' is not a number of folds", 2),
+        (["--cv", "41"], "--cv 41 needs more rows than the 40 that there are.", 1),
+        (["--cv", "40", "--test", "0.1"], "--cv 40 needs more rows than the 36 that there are.", 1),
+        (["--cv", "5", "--alpha", "3"], "--cv chooses among several --alpha, got one:", 1),
+        (["--cv", "5", "--solver", "cg"], "in its own way: leave out --solver cg.", 1),
         (["--solver", "gd"], "'--solver': 'gd' is not one of 'auto', 'exact', 'gram', 'cg'.", 2),
     ],
 )
@@ -341,6 +391,68 @@ def test_fit_says_what_makes_its_numbers_arbitrary(run, tmp_path, content, remar
     assert run("fit", "data.csv", "--target", "y", "--json").exit_code == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--no-intercept"], ["--weights", "w", "--solver", "cg"]])
+def test_summary(run, table, options):
+    """Against (XᵀSX)⁻¹ and Student's t; and the same from the saved model."""
+    from scipy import stats
+
+    table["w"] = np.arange(40) % 4 + 0.5
+    table["other"] = table.a - table.price + np.arange(40) % 3
+    table.to_csv("data.csv", index=False)
+    options += [] if "--weights" in options else ["--drop", "w"]
+    options += ["--target", "price,other", "--summary", "--save", "model.json"]
+    done = run("fit", "data.csv", *options)
+    assert done.exit_code == 0, done.stderr
+    constant = "--no-intercept" not in options
+    x = table[["a", "b", "c"]].to_numpy()
+    x = np.column_stack([np.ones(40), x]) if constant else x
+    s = table.w.to_numpy() if "--weights" in options else np.ones(40)
+    y = table[["price", "other"]].to_numpy()
+    inverse = np.linalg.inv(x.T @ (s[:, None] * x))
+    w = inverse @ x.T @ (s[:, None] * y)
+    df = 40 - x.shape[1]
+    sigma = np.sqrt(s @ (y - x @ w) ** 2 / df)
+    errors = np.sqrt(np.outer(np.diag(inverse), sigma**2))
+    reach = stats.t.ppf(0.975, df) * errors
+    expected = [w, errors, w / errors, 2 * stats.t.sf(np.abs(w / errors), df), w - reach, w + reach]
+    names = [*(["(intercept)"] if constant else []), "a", "b", "c"]
+    *tables, rest = re.split(r"residual std\. error", done.stdout)
+    for t, text in enumerate([tables[0], tables[1]]):
+        found = np.float64([rows(text)[name] for name in names])
+        right = np.column_stack([part[:, t] for part in expected])
+        np.testing.assert_allclose(found[:, [0, 1, 4, 5]], right[:, [0, 1, 4, 5]], rtol=1e-3)
+        np.testing.assert_allclose(found[:, 2], right[:, 2], atol=1e-3)
+        np.testing.assert_allclose(found[:, 3], right[:, 3], rtol=0.06, atol=1e-300)
+    assert f" {sigma[0]:.6g} with {df} degrees of freedom" in tables[1]
+    assert "40 rows, condition number" in rest
+    assert ("adjusted R² about zero" in rest) != constant
+    again = run("summary", "model.json").stdout
+    assert again.splitlines()[1:] == done.stdout.splitlines()[1 : len(again.splitlines())]
+    statistics = json.loads(run("fit", "data.csv", *options, "--json").stdout)["statistics"]
+    assert statistics == json.loads(Path("model.json").read_text())["statistics"]
+    np.testing.assert_allclose(statistics["errors"], errors, rtol=1e-7)
+
+
+def test_summary_of_what_the_rows_do_not_tell(run, table):
+    table["same"] = table.a
+    table.to_csv("data.csv", index=False)
+    done = run("fit", "data.csv", "--target", "price", "--summary", "--save", "model.json")
+    assert rows(done.stdout)["same"][1:] == ["-"] * 5
+    assert rows(done.stdout)["b"][1] != "-"
+    assert rows(run("summary", "model.json").stdout)["same"][1:] == ["-"] * 5
+
+
+def test_summary_of_a_penalised_model_says_that_it_has_no_errors(run, table):
+    assert (
+        run("fit", "data.csv", "--target", "price", "--alpha", 3, "--save", "m.json").exit_code == 0
+    )
+    done = run("summary", "m.json")
+    assert done.exit_code == 0
+    assert "m.json: price from 3 columns, alpha = 3" in done.stdout
+    assert list(rows(done.stdout)) == ["column", "(intercept)", "a", "b", "c"]
+    assert done.stderr == "Note: it was fitted with a penalty, and has no standard errors.\n"
+
+
 def test_save_and_predict(run, table, tmp_path):
     table["day"] = pandas.date_range("2024-01-30", periods=40)
     table["kind"] = np.array(["red", "green", "blue"])[np.arange(40) % 3]
@@ -393,15 +505,38 @@ DAMAGED = {
     '{"format": "linreg-ops model", "version": 2}': "is damaged: KeyError",
     '{"format": "linreg-ops model", "version": 2, "targets": ["y"], "features": '
     '[{"column": "a", "kind": "number", "levels": []}], "intercept": [0], "coef": [[1], [2]], '
-    '"alpha": [0], "solver": "exact"}':
+    '"alpha": [0], "solver": "exact", "fit_intercept": true, "statistics": null}':
         "is damaged: ValueError: coef must be [1, 1], got (2, 1)",
     '{"format": "linreg-ops model", "version": 2, "targets": ["y"], "features": '
     '[{"column": "a", "kind": "number", "levels": []}], "intercept": [NaN], "coef": [[1]], '
-    '"alpha": [0], "solver": "exact"}':
+    '"alpha": [0], "solver": "exact", "fit_intercept": true, "statistics": null}':
         "a coefficient is not finite",
     "[" * 100_000: "is not a model that",
     "\x80": "is not a model that",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("statistics", {"rows": 3}, "is damaged: TypeError"),
+        ("statistics", [], "is damaged: TypeError"),
+        ("errors", [[1.0]], "is damaged: ValueError: errors must be [4, 1], got [1, 1]"),
+        ("rows", "many", "is damaged: TypeError: rows must be a number, got 'many'"),
+        ("condition", [1.0], "is damaged: TypeError: condition must be a number"),
+        ("sigma", 1.0, "is damaged: ValueError: sigma must be [1], got []"),
+        ("alpha", [1.0, 2.0], "is damaged: ValueError: alpha must be [1], got (2,)"),
+        ("solver", 3, "is damaged: TypeError"),
+    ],
+)
+def test_summary_refuses_what_is_damaged(run, table, key, value, message):
+    run("fit", "data.csv", "--target", "price", "--save", "model.json")
+    content = json.loads(Path("model.json").read_text())
+    (content if key in content else content["statistics"])[key] = value
+    Path("model.json").write_text(json.dumps(content))
+    done = run("summary", "model.json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("content", DAMAGED)

@@ -13,7 +13,7 @@ except ImportError as error:
         "pip install typer rich"
     ) from error
 
-from . import bench, demo, fit, info, predict
+from . import bench, demo, fit, info, predict, summary
 from .terminal import console, refuse
 
 # click's ClickException, of which newer versions of typer carry a copy of their own.
@@ -48,6 +48,7 @@ app = typer.Typer(
 )
 app.command()(fit.fit)
 app.command()(predict.predict)
+app.command()(summary.summary)
 app.command()(demo.demo)
 app.command()(bench.bench)
 app.command()(info.info)

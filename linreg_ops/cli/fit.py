@@ -11,7 +11,7 @@ import typer
 
 from . import design, report, tables
 from .design import Array
-from .estimate import Method, Problem, Solver, estimate, penalties
+from .estimate import Method, Problem, Solver, estimate, folds, penalties
 from .model import Model
 from .terminal import Picture, count, fail, note, say, shown, writable, writing
 
@@ -66,7 +66,18 @@ def fit(
             "one per target: again, or a,b.",
         ),
     ] = None,
+    cv: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDS",
+            help="Choose --alpha for each target by cross-validation, among those named or 42 that "
+            "suit the columns; loo leaves each row out in turn.",
+        ),
+    ] = None,
     solver: Annotated[Solver, typer.Option(help="How the minimum is found.")] = Solver.AUTO,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Standard errors, t, p and 95% intervals too.")
+    ] = False,
     encode: Annotated[
         Encoding | None,
         typer.Option(help="Text as a column of zeros and ones per level but the first."),
@@ -86,7 +97,7 @@ def fit(
             help="Hold out this share of the rows, and score them.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which rows --test holds out.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which rows --test and --cv hold out.")] = 0,
     save: Annotated[
         Path | None,
         typer.Option(metavar="FILE", callback=_model_path, help="The model, for `predict`: .json."),
@@ -99,7 +110,10 @@ def fit(
     Only numeric and boolean columns are numbers. Text, dates and missing values are refused by
     name, with what can be done.
     """
-    method = Method(intercept, solver, penalties(alpha))
+    alphas, statistics = penalties(alpha), summary or save is not None
+    method = Method(intercept, solver, alphas, folds(cv), seed, statistics)
+    if summary and (cv is not None or any(alphas or [])):
+        fail("--summary is of coefficients without a penalty: leave out --alpha and --cv.")
     data = tables.read(table, separator)
     targets, used = _columns(data, target, features, drop, weights)
     chosen = design.features_of(data, used, one_hot=encode is not None, dates=dates)
@@ -109,7 +123,7 @@ def fit(
         fail("no column is left to predict from: each text has one level only.")
     kept, held_out = _split(problem, test, seed)
     remarks = design.remarks(kept.x, kept.y, labels, targets, intercept=intercept)
-    model = estimate(kept, targets, chosen, method)
+    model, choice = estimate(kept, targets, chosen, method)
     fitted = report.scores(model, kept)
     tested = None if held_out is None else report.scores(model, held_out)
     if not intercept:
@@ -120,9 +134,9 @@ def fit(
     if save is not None:
         model.save(save)
     if as_json:
-        report.print_json(source, model, fitted, tested, remarks)
+        report.print_json(source, model, choice, fitted, tested, remarks)
     else:
-        report.print_tables(source, model, fitted, tested, intercept=intercept)
+        report.print_tables(source, model, choice, fitted, tested, summary=summary)
     if output is not None:
         _draw(model, kept, output)
         if not as_json:

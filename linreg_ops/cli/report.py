@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import typer
 
-from .estimate import Problem
-from .model import Model
+from .design import Array
+from .estimate import Choice, Problem
+from .model import Model, Statistics
 from .terminal import count, say, show_columns, shown
 
 
@@ -37,26 +38,90 @@ def scores(model: Model, problem: Problem) -> Scores:
 
 
 def print_tables(
-    source: str, model: Model, fitted: Scores, tested: Scores | None, *, intercept: bool
+    source: str,
+    model: Model,
+    choice: Choice | None,
+    fitted: Scores,
+    tested: Scores | None,
+    *,
+    summary: bool,
 ) -> None:
     """The coefficients, and under them how well they predict."""
+    print_model(source, model, summary=summary)
+    _print_scores(model, choice, fitted, tested)
+
+
+def print_model(source: str, model: Model, *, summary: bool) -> None:
+    """The coefficients; with `summary`, what each is worth."""
     targets, one = [shown(name) for name in model.targets], len(model.targets) == 1
-    penalised = bool(model.alpha.any())
     heading = f"{shown(source)}: {', '.join(targets)} from {count(len(model.labels()), 'column')}"
-    say(heading + (f", alpha = {model.alpha[0]:.6g}" if penalised and one else ""))
-    values = np.vstack([model.intercept, model.coef]) if intercept else model.coef
-    names = [*(["(intercept)"] if intercept else []), *map(shown, model.labels())]
+    say(heading + (f", alpha = {model.alpha[0]:.6g}" if one and model.alpha[0] else ""))
+    constant = model.fit_intercept
+    values = np.vstack([model.intercept, model.coef]) if constant else model.coef
+    names = [*(["(intercept)"] if constant else []), *map(shown, model.labels())]
+    if summary and model.statistics is not None:
+        for t, target in enumerate(targets):
+            if not one:
+                say(target)
+            about = "" if constant else " about zero"
+            _print_statistics(names, values, model.statistics, t, about)
+        found = model.statistics
+        say(
+            f"{count(found.rows, 'row')}, condition number {found.condition:.3g}, solved by "
+            f"{model.solver!r}"
+        )
+        return
     columns = [
         ("coefficient" if one else name, [f"{value:.8g}" for value in column])
         for name, column in zip(targets, values.T, strict=True)
     ]
     show_columns("column", names, columns)
+
+
+def _print_statistics(
+    names: list[str], values: Array, found: Statistics, t: int, about: str
+) -> None:
+    parts = {
+        "coefficient": (values, ".6g"),
+        "std. error": (found.errors, ".4g"),
+        "t": (found.t, ".3f"),
+        "p": (found.p, ".2g"),
+        "2.5%": (found.low, ".5g"),
+        "97.5%": (found.high, ".5g"),
+    }
+    columns = [
+        (head, [_known(value, form) for value in table[:, t]])
+        for head, (table, form) in parts.items()
+    ]
+    show_columns("column", names, columns)
+    say(
+        f"residual std. error {_known(found.sigma[t], '.6g')} with {found.df_residual} degrees of "
+        f"freedom, adjusted R²{about} = {_known(found.adjusted_r2[t], '.6f')}, F({found.df_model}, "
+        f"{found.df_residual}) = {_known(found.f[t], '.5g')}, p = {_known(found.f_p[t], '.2g')}"
+    )
+
+
+def _known(value: float, form: str) -> str:
+    return f"{value:{form}}" if math.isfinite(value) else "-"
+
+
+def _print_scores(
+    model: Model, choice: Choice | None, fitted: Scores, tested: Scores | None
+) -> None:
+    targets, one = [shown(name) for name in model.targets], len(model.targets) == 1
+    if choice is not None:
+        rmse = f", RMSE = {choice.rmse[0]:.6g}" if one else ""
+        say(f"alpha of {choice.among} by {choice.cv} cross-validation{rmse}")
     if one:
         say(f"{_score_line(fitted)}, loss ½ Σ (xw - y)² = {fitted.loss:.6g}")
         if tested is not None:
             say(f"held out: {_score_line(tested)}")
         return
-    each = [("alpha", [f"{alpha:.6g}" for alpha in model.alpha])] if penalised else []
+    each = []
+    if model.alpha.any() or choice is not None:
+        each.append(("alpha", [f"{alpha:.6g}" for alpha in model.alpha]))
+    if choice is not None:
+        each.append(("cv RMSE", [f"{value:.6g}" for value in choice.rmse]))
     for what, of in (("", fitted), ("held-out ", tested)):
         if of is not None:
             each.append((f"{what}R²", [f"{value:.6f}" for value in of.r2]))
@@ -71,7 +136,12 @@ def _score_line(of: Scores) -> str:
 
 
 def print_json(
-    source: str, model: Model, fitted: Scores, tested: Scores | None, remarks: list[str]
+    source: str,
+    model: Model,
+    choice: Choice | None,
+    fitted: Scores,
+    tested: Scores | None,
+    remarks: list[str],
 ) -> None:
     """All of it for a program; what is no number is null."""
 
@@ -89,6 +159,8 @@ def print_json(
         "table": source,
         "targets": model.targets,
         "alpha": by_target(model.alpha),
+        "cross_validation": choice
+        and {"method": choice.cv, "penalties": choice.among, "rmse": by_target(choice.rmse)},
         "solver": model.solver,
         "intercept": by_target(model.intercept),
         "coefficients": {
@@ -97,6 +169,7 @@ def print_json(
         },
         "fit": score(fitted),
         "held_out": tested and score(tested),
+        "statistics": model.statistics and model.statistics.plain(),
         "notes": remarks,
     }
     typer.echo(json.dumps(content, indent=2))

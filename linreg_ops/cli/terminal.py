@@ -50,7 +50,7 @@ def show_columns(
     title: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]
 ) -> None:
     """A table of named rows: under each other as many as it takes, where all columns do not fit."""
-    widths = [max(map(cell_len, [head, *cells])) + 3 for head, cells in columns]
+    widths = [max(map(cell_len, [head, *cells])) + 2 for head, cells in columns]
     longest = max(map(cell_len, [title, *names]))
     label = min(longest, max(console.width - 2 - max(widths), 8))
     part: list[int] = []
@@ -63,7 +63,7 @@ def show_columns(
 
 
 def _show(title: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column(Text(title), overflow="fold")
     for head, _ in columns:
         table.add_column(Text(head), justify="right", no_wrap=True)
