@@ -10,6 +10,7 @@ import typer
 
 from . import report as reporting
 from . import tables
+from .against import run as compare_builds
 from .harness import Mode, Session
 from .machine import describe, threads_available
 from .measure import Turn
@@ -29,6 +30,10 @@ def main(
     threads: Annotated[int | None, typer.Option(help="Threads for everyone. Default: all.")] = None,
     peers: Annotated[list[str] | None, typer.Option(help="Only these libraries.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the JSON files.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Only the kernels, beside those of another build: its folder."),
+    ] = None,
     alone: Annotated[
         str, typer.Option(help="A command that runs another alone here, as `flock FILE`.")
     ] = "",
@@ -39,6 +44,16 @@ def main(
     documentation's tables and pictures. A quick one writes build/benchmarks/quick. Both print
     goals and losses, and draw pictures in build/benchmarks.
     """
+    if against:
+        mode = Mode.quick() if quick else Mode.full()
+        with Turn(alone).case():
+            slower = compare_builds(
+                against,
+                seconds=mode.seconds,
+                large=mode.large,
+                threads=threads or threads_available(),
+            )
+        raise typer.Exit(1 if slower else 0)
     folder = out or (Path("build/benchmarks/quick") if quick else RESULTS)
     unknown = set(suite or ()) - set(SUITES)
     if unknown:

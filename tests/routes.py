@@ -27,8 +27,16 @@ SHAPES = {
         for k in range(2, 9)
         for n, d in [(301, 9), (133, 40), (67, 385), (19, 1029), (7, 9001)]
     ],
-    "gemm_slots": [(2100, 15, 9, False), (2501, 33, 45, False)],
-    "gemm_rounds": [(130, 15, 9, False), (20, 70, 100, False), (300, 128, 40, False)],
+    # The last: a slot that ends with rows whose sums are still in the compute type.
+    "gemm_slots": [(2100, 15, 9, False), (2501, 33, 45, False), (3020, 500, 9, False)],
+    # The last two: two rounds; and three, of a copied X.
+    "gemm_rounds": [
+        (130, 15, 9, False),
+        (20, 70, 100, False),
+        (300, 128, 40, False),
+        (1500, 15, 9, False),
+        (1100, 1536, 9, False),
+    ],
 }
 
 

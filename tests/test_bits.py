@@ -7,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
-import ml_dtypes
+import dtype_pairs
 import numpy as np
 import pytest
 import routes
@@ -15,22 +15,13 @@ import routes
 from linreg_ops import kernels
 
 FILE = Path(__file__).parent / "data" / "bits.json"
-BFLOAT16 = ml_dtypes.bfloat16
-TYPES = [
-    (np.float32, np.float32),
-    (np.float64, np.float64),
-    (np.float16, np.float16),
-    (np.float16, np.float32),
-    (BFLOAT16, BFLOAT16),
-    (BFLOAT16, np.float32),
-]
 
 
 def hashes(isa):
     """{"route x_type w_type": hash of losses and gradients} of one instruction set."""
     result = {}
     for route in routes.SHAPES:
-        for x_type, w_type in TYPES:
+        for x_type, w_type in dtype_pairs.PAIRS:
             digest = hashlib.blake2b(digest_size=8)
             shapes = routes.takes(isa, route, x_type, w_type)
             for shape in shapes:
@@ -65,7 +56,9 @@ def test_bits_are_those_on_record(isa):
 def test_every_route_and_pair_of_types_is_on_record():
     keys = json.loads(FILE.read_text())
     assert {key.split()[0] for key in keys} == set(kernels.routes())
-    assert len(keys) == (len(kernels.routes()) - 1) * len(TYPES) + 2  # packed: of two types
+    assert (
+        len(keys) == (len(kernels.routes()) - 1) * len(dtype_pairs.PAIRS) + 2
+    )  # packed: of two types
 
 
 if __name__ == "__main__":

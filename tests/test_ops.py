@@ -2,6 +2,7 @@
 
 import re
 
+import dtype_pairs
 import fresh
 import numpy as np
 import pandas
@@ -13,14 +14,6 @@ from oracles import assert_within, problem, truth
 
 import linreg_ops as lo
 
-DTYPES = [
-    pytest.param(np.float32, np.float32, id="float32"),
-    pytest.param(np.float64, np.float64, id="float64"),
-    pytest.param(np.float16, np.float16, id="float16"),
-    pytest.param(np.float16, np.float32, id="float16-float32"),
-    pytest.param(tf.bfloat16.as_numpy_dtype, tf.bfloat16.as_numpy_dtype, id="bfloat16"),
-    pytest.param(tf.bfloat16.as_numpy_dtype, np.float32, id="bfloat16-float32"),
-]
 SHAPES = [(1, 1, 1), (50, 2, 1), (7, 3, 2), (33, 16, 5), (20, 4, 17), (301, 65, 3), (0, 3, 2)]
 SHAPES += [(4, 0, 2), (4, 3, 0), (0, 0, 0)]
 
@@ -98,7 +91,7 @@ def as_numpy(options):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("x_type", "w_type"), DTYPES)
+@pytest.mark.parametrize(("x_type", "w_type"), dtype_pairs.PARAMS)
 @pytest.mark.parametrize(
     ("intercept", "weights"), [(False, False), (True, False), (False, True), (True, True)]
 )

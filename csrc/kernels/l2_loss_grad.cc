@@ -31,28 +31,15 @@ Status MissingArray(const char* name) {
 }  // namespace
 
 std::size_t SizeOf(DType type) {
-  switch (type) {
-    case DType::kFloat64:
-      return 8;
-    case DType::kFloat32:
-      return 4;
-    case DType::kFloat16:
-    case DType::kBFloat16:
-      return 2;
+  for (const DTypeInfo& info : kDTypes) {
+    if (info.type == type) return info.size;
   }
   return 0;
 }
 
 const char* NameOf(DType type) {
-  switch (type) {
-    case DType::kFloat64:
-      return "float64";
-    case DType::kFloat32:
-      return "float32";
-    case DType::kFloat16:
-      return "float16";
-    case DType::kBFloat16:
-      return "bfloat16";
+  for (const DTypeInfo& info : kDTypes) {
+    if (info.type == type) return info.name;
   }
   return "unknown";
 }
@@ -69,13 +56,14 @@ Status ValidateSizes(const Shape& shape) {
 }
 
 Status ValidateTypes(DType x_type, DType w_type) {
-  if (SizeOf(x_type) == 0 || SizeOf(w_type) == 0) {
-    return Status::InvalidArgument("unknown element type");
+  std::string others;  // types of w beside x's own
+  for (const DTypePair& pair : kDTypePairs) {
+    if (pair.x != x_type) continue;
+    if (pair.w == w_type) return Status();
+    if (pair.w != x_type) others += std::string(" or ") + NameOf(pair.w);
   }
-  const bool half = SizeOf(x_type) == 2;
-  if (x_type == w_type || (half && w_type == DType::kFloat32)) return Status();
-  return Status::InvalidArgument(std::string("w must have x's dtype, ") + NameOf(x_type) +
-                                 (half ? " or float32" : "") + ", got " + NameOf(w_type));
+  return Status::InvalidArgument(std::string("w must have x's dtype, ") + NameOf(x_type) + others +
+                                 ", got " + NameOf(w_type));
 }
 
 Status ValidateSteps(std::int64_t num_steps) {
@@ -100,7 +88,11 @@ Status Validate(const Data& data) {
 }
 
 Status Validate(const Data& data, const Descent& descent) {
-  if (Status status = Validate(data); !status.ok()) return status;
+  Status status = Validate(data);
+  return status.ok() ? ValidateDescent(data.shape, descent) : status;
+}
+
+Status ValidateDescent(const Shape& shape, const Descent& descent) {
   if (Status status = ValidateSteps(descent.num_steps); !status.ok()) return status;
   if (descent.num_rates != 1 && descent.num_rates != descent.num_steps) {
     return Status::InvalidArgument(
@@ -109,7 +101,7 @@ Status Validate(const Data& data, const Descent& descent) {
   }
   if (descent.rates == nullptr && descent.num_rates > 0) return MissingArray("learning_rate");
   if (descent.losses == nullptr) return MissingArray("losses");
-  if (descent.w == nullptr && data.shape.weight_rows() > 0 && data.shape.k > 0) {
+  if (descent.w == nullptr && shape.weight_rows() > 0 && shape.k > 0) {
     return MissingArray("w (the output)");
   }
   return Status();

@@ -14,18 +14,15 @@
 // threads, nor on the instruction set among those with a fused multiply-add.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kernels/dtypes.h"
+
 namespace linreg_ops {
-
-enum class DType : std::uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16 };
-
-std::size_t SizeOf(DType type);
-const char* NameOf(DType type);  // "float32", ...
 
 class Status {
  public:
@@ -108,6 +105,7 @@ Status ValidateSteps(std::int64_t num_steps);
 // kernel; missing arrays.
 Status Validate(const Data& data);
 Status Validate(const Data& data, const Descent& descent);
+Status ValidateDescent(const Shape& shape, const Descent& descent);  // the second's second half
 
 namespace cpu {
 
@@ -121,19 +119,6 @@ struct Threads {
   void (*run)(void* pool, int workers, void (*body)(void* arg), void* arg) = nullptr;
   void* pool = nullptr;
 };
-
-// Bytes of workspace (64-byte aligned, uninitialised) that a call needs at most, whatever the
-// alignment of its inputs; a function of shape, types, thread count and instruction set alone.
-std::int64_t WorkspaceBytes(const Data& data, int threads, const char* isa = nullptr);
-std::int64_t DescentWorkspaceBytes(const Data& data, int threads, const char* isa = nullptr);
-
-// Both validate first, and both fail without touching an output if `workspace_bytes` is too small.
-// Sums over no data cost what writing the outputs costs, whatever the sizes. `isa`: a name from
-// Isas(), or null for the one in use.
-Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& threads,
-                       void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
-Status ComputeDescent(const Data& data, const Descent& descent, const Threads& threads,
-                      void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
 
 // The ways a problem can be computed. A table in plan.cc says which problem takes which.
 enum class Route : std::uint8_t {
@@ -157,17 +142,50 @@ struct RouteInfo {
 };
 std::vector<RouteInfo> Routes();
 
-// How a call with y would run. The arrays of `sizes` are not looked at. A problem without a row, or
-// without a target, takes no route: its name is "none".
+// What a call will do. A problem without a row, or without a target, takes no route: its name is
+// "none".
 struct PlanInfo {
   const char* isa;
   RouteInfo route;
-  int workers;                   // threads worth having, at most those there are
-  std::int64_t tasks;            // that they share, in the largest stage
-  std::int64_t tile_rows;        // rows whose second use hits the cache
-  std::int64_t workspace_bytes;  // as WorkspaceBytes has it
+  int workers;             // threads worth having, at most those there are
+  std::int64_t tasks;      // that they share, in the largest stage
+  std::int64_t tile_rows;  // rows whose second use hits the cache
+  std::int64_t workspace_bytes;
 };
-Status Explain(const Data& sizes, int threads, bool descent, const char* isa, PlanInfo* info);
+
+struct CallPlan;
+
+// One evaluation, or one descent, validated and planned: Make once, Run for every problem of the
+// same sizes and types.
+class Call {
+ public:
+  enum class Kind { kLossGrad, kDescent };
+
+  // Of the arrays of `data` it matters only which are null. `threads`: as many as Run will bring at
+  // most. `isa`: a name from Isas(), or null for the one in use.
+  static Status Make(Kind kind, const Data& data, int threads, const char* isa, Call* call);
+
+  Call();
+  Call(Call&&) noexcept;
+  Call& operator=(Call&&) noexcept;
+  ~Call();
+
+  PlanInfo Explain() const;
+  // Of the memory that Run needs, 64-byte aligned and uninitialised, whatever the alignment of the
+  // arrays: a function of sizes, types, threads and instruction set alone.
+  std::int64_t workspace_bytes() const;
+
+  // Both fail without touching an output if the sizes, types and missing arrays are not those that
+  // the call was made for, or if `workspace_bytes` is too small. Sums over no data cost what
+  // writing the outputs costs, whatever the sizes.
+  Status Run(const Data& data, const LossGrad& out, const Threads& threads, void* workspace,
+             std::int64_t workspace_bytes) const;
+  Status Run(const Data& data, const Descent& descent, const Threads& threads, void* workspace,
+             std::int64_t workspace_bytes) const;
+
+ private:
+  std::unique_ptr<const CallPlan> plan_;
+};
 
 // One row per instruction set compiled in, best first; `supported` on this CPU and OS.
 struct Isa {

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "host/thread_pool.h"
 #include "kernels/gram.h"
 #include "kernels/sizes.h"
-#include "python/thread_pool.h"
 #include "python/without_gil.h"
 
 namespace py = pybind11;

@@ -5,17 +5,20 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "host/batch.h"
+#include "host/heap_workspace.h"
+#include "host/shape_rules.h"
+#include "host/thread_pool.h"
 #include "kernels/l2_loss_grad.h"
 #include "kernels/sizes.h"
 #include "python/cuda_arrays.h"
 #include "python/gram.h"
-#include "python/thread_pool.h"
 #include "python/without_gil.h"
 
 namespace py = pybind11;
@@ -74,78 +77,45 @@ const void* CheckedData(const Array& a, const char* name) {
 
 // The arrays of a call as the kernels' Data, and the shapes of its results.
 struct Problem {
-  Data data;
+  Batch batch;  // of one
   py::dtype w_dtype;
   std::vector<py::ssize_t> w_shape;
+  const Data& data() const { return batch.first; }
 };
+
+ArrayShape ShapeOf(const Array& a) { return {a.shape(), a.ndim()}; }
 
 Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool intercept,
                     const OptionalArray& sample_weight) {
-  const auto mismatch = [&](const char* needs, const char* name, const Array& got) {
-    throw py::value_error(std::string(name) + " must be " + needs + ", got " + name + " of shape " +
-                          DescribeShape(got) + " for x of shape " + DescribeShape(x));
-  };
-  if (x.ndim() != 2) throw py::value_error("x must be [n, d], got shape " + DescribeShape(x));
-  Problem p{{}, w.dtype(), {}};
-  Data& data = p.data;
+  Problem p{{}, w.dtype(), {w.shape(), w.shape() + w.ndim()}};
+  Data& data = p.batch.first;
   data.x_type = TypeOf(x.dtype(), "x");
   data.w_type = TypeOf(w.dtype(), "w");
   if (const Status types = ValidateTypes(data.x_type, data.w_type); !types.ok()) {
     throw py::type_error(types.message());
   }
-  data.shape.n = x.shape(0);
-  data.shape.d = x.shape(1);
-  data.shape.intercept = intercept;
-  if (w.ndim() < 1 || w.ndim() > 2 || w.shape(0) != data.shape.weight_rows()) {
-    mismatch(intercept ? "[d + 1] or [d + 1, k], intercept first" : "[d] or [d, k]", "w", w);
-  }
-  data.shape.k = w.ndim() == 1 ? 1 : w.shape(1);
-  p.w_shape.assign(w.shape(), w.shape() + w.ndim());
-  const auto check_type = [&](const Array& a, const char* name) {
-    if (TypeOf(a.dtype(), name) != data.w_type) {
+  for (const auto& [array, name] :
+       {std::pair(&y, "y"), std::pair(&sample_weight, "sample_weight")}) {
+    if (*array && TypeOf((*array)->dtype(), name) != data.w_type) {
       throw py::type_error(std::string(name) + " must have w's dtype " + NameOf(data.w_type) +
-                           ", got " + std::string(py::str(a.dtype())));
+                           ", got " + std::string(py::str((*array)->dtype())));
     }
-  };
-  if (y) {
-    check_type(*y, "y");
-    if (y->ndim() != w.ndim() || y->shape(0) != data.shape.n ||
-        (w.ndim() == 2 && y->shape(1) != data.shape.k)) {
-      mismatch(w.ndim() == 1 ? "[n]" : "[n, k]", "y", *y);
-    }
-    data.y = CheckedData(*y, "y");
   }
-  if (sample_weight) {
-    check_type(*sample_weight, "sample_weight");
-    if (sample_weight->ndim() != 1 || sample_weight->shape(0) != data.shape.n) {
-      mismatch("[n]", "sample_weight", *sample_weight);
-    }
-    data.sample_weight = CheckedData(*sample_weight, "sample_weight");
-  }
+  ProblemShapes shapes;
+  shapes.x = ShapeOf(x);
+  shapes.w = ShapeOf(w);
+  if (y) shapes.y = ShapeOf(*y);
+  if (sample_weight) shapes.sample_weight = ShapeOf(*sample_weight);
+  shapes.intercept = intercept;
+  ProblemSizes sizes;
+  Throw(CheckShapes(shapes, &sizes));
+  data.shape = sizes.shape;
   data.x = CheckedData(x, "x");
   data.w = CheckedData(w, "w");
-  Throw(Validate(data));
+  if (y) data.y = CheckedData(*y, "y");
+  if (sample_weight) data.sample_weight = CheckedData(*sample_weight, "sample_weight");
   return p;
 }
-
-class Workspace {
- public:
-  explicit Workspace(std::int64_t bytes) : bytes_(bytes) {
-    if (bytes <= static_cast<std::int64_t>(sizeof(inline_))) return;
-    heap_.reset(
-        static_cast<char*>(::operator new(static_cast<std::size_t>(bytes), std::align_val_t(64))));
-  }
-  void* data() { return heap_ ? heap_.get() : inline_; }
-  std::int64_t bytes() const { return bytes_; }
-
- private:
-  struct Delete {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
-  alignas(64) char inline_[8192];
-  std::unique_ptr<char, Delete> heap_;
-  std::int64_t bytes_;
-};
 
 int CheckedThreads(std::optional<int> num_threads) {
   if (!num_threads) {
@@ -166,6 +136,14 @@ std::int64_t Work(const Shape& shape, std::int64_t passes) {
   return SaturatingProduct({rows, columns, std::max<std::int64_t>(shape.k, 1), passes});
 }
 
+template <typename Output>
+Status Run(const Problem& p, int threads, const std::optional<std::string>& isa,
+           const Output& output) {
+  return cpu::RunBatch(
+      p.batch, PoolThreads(threads), isa ? isa->c_str() : nullptr,
+      [&](std::int64_t) { return output; }, HeapWorkspace());
+}
+
 // A loss of w's type as Python sees it: 0-d arrays become scalars.
 py::object Scalar(const Array& a) { return a.attr("__getitem__")(py::tuple()); }
 
@@ -182,13 +160,10 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   out.loss = loss.mutable_data();
   out.loss_per_target = loss_per_target;
   out.grad = grad.mutable_data();
-  const char* const isa_name = isa ? isa->c_str() : nullptr;
-  Workspace workspace(cpu::WorkspaceBytes(p.data, count, isa_name));
-  Throw(RunWithoutGil(Work(p.data.shape, 1), [&](const Cancellable& cancellable) {
+  Throw(RunWithoutGil(Work(p.data().shape, 1), [&](const Cancellable& cancellable) {
     out.cancelled = cancellable.cancelled;
     out.cancelled_context = cancellable.cancelled_context;
-    return cpu::ComputeLossGrad(p.data, out, PoolThreads(count), workspace.data(),
-                                workspace.bytes(), isa_name);
+    return Run(p, count, isa, out);
   }));
   return py::make_tuple(per_column ? py::object(loss) : Scalar(loss), grad);
 }
@@ -200,16 +175,7 @@ py::tuple GradientDescent(
     std::optional<int> num_threads, const std::optional<std::string>& isa) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight);
   const int count = CheckedThreads(num_threads);
-  if (rate.ndim() > 1) {
-    throw py::value_error("learning_rate must be a scalar or have num_steps entries, got shape " +
-                          DescribeShape(rate));
-  }
-  Throw(ValidateSteps(num_steps));
-  if (rate.ndim() == 1 && rate.shape(0) != num_steps) {
-    throw py::value_error(
-        "learning_rate must be a scalar or have num_steps=" + std::to_string(num_steps) +
-        " entries, got " + std::to_string(rate.shape(0)));
-  }
+  Throw(CheckRates({rate.shape(), rate.ndim()}, num_steps));
   Array new_w(p.w_dtype, p.w_shape);
   Array losses(p.w_dtype, std::vector<py::ssize_t>{num_steps + 1});
   Descent descent;
@@ -219,13 +185,10 @@ py::tuple GradientDescent(
   descent.momentum = momentum;
   descent.w = new_w.mutable_data();
   descent.losses = losses.mutable_data();
-  const char* const isa_name = isa ? isa->c_str() : nullptr;
-  Workspace workspace(cpu::DescentWorkspaceBytes(p.data, count, isa_name));
-  Throw(RunWithoutGil(Work(p.data.shape, num_steps + 1), [&](const Cancellable& cancellable) {
+  Throw(RunWithoutGil(Work(p.data().shape, num_steps + 1), [&](const Cancellable& cancellable) {
     descent.cancelled = cancellable.cancelled;
     descent.cancelled_context = cancellable.cancelled_context;
-    return cpu::ComputeDescent(p.data, descent, PoolThreads(count), workspace.data(),
-                               workspace.bytes(), isa_name);
+    return Run(p, count, isa, descent);
   }));
   return py::make_tuple(new_w, losses);
 }
@@ -250,9 +213,11 @@ py::dict Plan(std::int64_t n, std::int64_t d, std::int64_t k, const py::dtype& x
   sizes.shape = {n, d, k, intercept};
   sizes.x_type = TypeOf(x_type, "dtype");
   sizes.w_type = TypeOf(w_type, "w_dtype");
-  cpu::PlanInfo info;
-  Throw(cpu::Explain(sizes, CheckedThreads(num_threads), descent, isa ? isa->c_str() : nullptr,
-                     &info));
+  sizes.x = sizes.w = sizes.y = &sizes;  // there are arrays; they are not read
+  cpu::Call call;
+  Throw(cpu::Call::Make(descent ? cpu::Call::Kind::kDescent : cpu::Call::Kind::kLossGrad, sizes,
+                        CheckedThreads(num_threads), isa ? isa->c_str() : nullptr, &call));
+  const cpu::PlanInfo info = call.Explain();
   py::dict plan;
   plan["isa"] = info.isa;
   plan["route"] = info.route.name;
@@ -270,6 +235,15 @@ py::dict Routes() {
     result[route.name] = py::make_tuple(route.takes, route.reason);
   }
   return result;
+}
+
+// The pairs of x's and w's dtypes that have kernels.
+py::list DTypePairs() {
+  py::list pairs;
+  for (const DTypePair& pair : kDTypePairs) {
+    pairs.append(py::make_tuple(NameOf(pair.x), NameOf(pair.w)));
+  }
+  return pairs;
 }
 
 py::dict BuildConfig() {
@@ -299,6 +273,7 @@ PYBIND11_MODULE(_kernels, m) {
   m.def("plan", &lo::Plan, "n"_a, "d"_a, "k"_a, "dtype"_a, "w_dtype"_a, "intercept"_a, "descent"_a,
         "num_threads"_a, "isa"_a);
   m.def("routes", &lo::Routes);
+  m.def("dtype_pairs", &lo::DTypePairs);
   m.def("build_config", &lo::BuildConfig);
   lo::RegisterGram(m);
   lo::RegisterCuda(m);

@@ -94,23 +94,22 @@ class GpuHost {
   explicit GpuHost(OpKernelConstruction*) {}
 
   template <typename Output>
-  absl::Status LossGrad(OpKernelContext* ctx, const Problem& problem, const Output& output) {
-    return ForEachProblem(ctx, problem, cuda::WorkspaceBytes, [&](std::int64_t i, const Call& c) {
-      return cuda::ComputeLossGrad(problem.at(i), output(i), c.device, c.stream, c.workspace,
-                                   c.bytes, c.gemm);
-    });
-  }
-
-  template <typename Each>
-  absl::Status Descend(OpKernelContext* ctx, const Problem& problem, const Descent& any,
-                       const Each& descent) {
-    const auto workspace_bytes = [&any](const Data& data, const cuda::Device& device) {
-      return cuda::DescentWorkspaceBytes(data, any, device);
-    };
-    return ForEachProblem(ctx, problem, workspace_bytes, [&](std::int64_t i, const Call& c) {
-      return cuda::ComputeDescent(problem.at(i), descent(i), c.device, c.stream, c.workspace,
-                                  c.bytes, c.gemm);
-    });
+  absl::Status Run(OpKernelContext* ctx, const Problem& problem, const Output& output) {
+    if constexpr (std::is_same_v<decltype(output(0)), Descent>) {
+      const Descent any = output(0);
+      const auto workspace_bytes = [&any](const Data& data, const cuda::Device& device) {
+        return cuda::DescentWorkspaceBytes(data, any, device);
+      };
+      return ForEachProblem(ctx, problem, workspace_bytes, [&](std::int64_t i, const Call& c) {
+        return cuda::ComputeDescent(problem.at(i), output(i), c.device, c.stream, c.workspace,
+                                    c.bytes, c.gemm);
+      });
+    } else {
+      return ForEachProblem(ctx, problem, cuda::WorkspaceBytes, [&](std::int64_t i, const Call& c) {
+        return cuda::ComputeLossGrad(problem.at(i), output(i), c.device, c.stream, c.workspace,
+                                     c.bytes, c.gemm);
+      });
+    }
   }
 
  private:
@@ -159,7 +158,7 @@ class GpuHost {
   cuda::Device device_ TF_GUARDED_BY(mu_);
 };
 
-LINREG_OPS_REGISTER_ALL(tensorflow::DEVICE_GPU, GpuHost);
+const bool registered = RegisterOps<GpuHost>(tensorflow::DEVICE_GPU);
 
 }  // namespace
 }  // namespace linreg_ops

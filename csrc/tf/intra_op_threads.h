@@ -5,11 +5,15 @@
 #include <cstdint>
 #include <utility>
 
-#include "kernels/cpu/crew.h"
+#include "host/worker_pool.h"
 #include "kernels/l2_loss_grad.h"
 #include "tensorflow/core/util/work_sharder.h"
 
 namespace linreg_ops {
+
+struct HostsWorkers : cpu::WorkerPool {
+  HostsWorkers() : WorkerPool(cpu::Owner::kHost) {}
+};
 
 // `size` threads of a pool, within the budget of this thread, which tf.data lowers for its parallel
 // calls. `pool->Schedule(closure)` must work for as long as the result is used.
@@ -21,7 +25,7 @@ cpu::Threads IntraOpThreads(Pool* pool, std::int64_t size) {
   threads.pool = pool;
   threads.run = [](void* context, int workers, void (*body)(void*), void* arg) {
     Pool* const target = static_cast<Pool*>(context);
-    cpu::OneOfProcess<cpu::Crew>().Run(
+    cpu::OneOfProcess<HostsWorkers>().Run(
         [target](auto closure) { target->Schedule(std::move(closure)); }, workers, body, arg);
   };
   return threads;

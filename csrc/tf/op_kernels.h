@@ -2,17 +2,19 @@
 // device's memory, threads or stream, and its half of the kernel API:
 //
 //     explicit Host(OpKernelConstruction*);
-//     absl::Status LossGrad(OpKernelContext*, const Problem&, output);    // LossGrad output(i)
-//     absl::Status Descend(OpKernelContext*, const Problem&, const Descent& any, descent);
-//                                                                         // Descent descent(i)
+//     absl::Status Run(OpKernelContext*, const Problem&, output);
 //
-// with a call of `output` or `descent` for each problem of the batch, which is not empty.
+// with a call of `output` for each problem of the batch, which is not empty: output(i) is a
+// LossGrad, or a Descent.
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
+#include "kernels/dtypes.h"
 #include "kernels/l2_loss_grad.h"
 #include "tensorflow/core/framework/cancellation.h"
+#include "tensorflow/core/framework/kernel_def_builder.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tf/problem.h"
 
@@ -50,7 +52,10 @@ class L2LossGradOp : public tensorflow::OpKernel {
     tensorflow::Tensor* grad;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, loss_shape, &loss));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, problem.weight_shape, &grad));
-    if (loss->NumElements() == 0 && grad->NumElements() == 0) return;
+    if (loss->NumElements() == 0 && grad->NumElements() == 0) {
+      OP_REQUIRES_OK(ctx, ToAbsl(ValidateSizes(shape)));  // there is no kernel to do so
+      return;
+    }
     LossGrad any;
     SetCancellation(ctx, &any);
     const auto output = [&](std::int64_t i) {
@@ -60,7 +65,7 @@ class L2LossGradOp : public tensorflow::OpKernel {
       out.grad = problem.Offset(grad->data(), i, shape.weight_rows() * shape.k);
       return out;
     };
-    OP_REQUIRES_OK(ctx, host_.LossGrad(ctx, problem, output));
+    OP_REQUIRES_OK(ctx, host_.Run(ctx, problem, output));
   }
 
  private:
@@ -85,8 +90,12 @@ class HessianVectorProductOp : public tensorflow::OpKernel {
                                     intercept_, &problem));
     tensorflow::Tensor* product;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &product));
-    if (product->NumElements() == 0) return;
-    const std::int64_t weights = problem.first.shape.weight_rows() * problem.first.shape.k;
+    const Shape& shape = problem.first.shape;
+    if (product->NumElements() == 0) {
+      OP_REQUIRES_OK(ctx, ToAbsl(ValidateSizes(shape)));
+      return;
+    }
+    const std::int64_t weights = shape.weight_rows() * shape.k;
     LossGrad any;
     SetCancellation(ctx, &any);
     const auto output = [&](std::int64_t i) {
@@ -94,7 +103,7 @@ class HessianVectorProductOp : public tensorflow::OpKernel {
       out.grad = problem.Offset(product->data(), i, weights);
       return out;
     };
-    OP_REQUIRES_OK(ctx, host_.LossGrad(ctx, problem, output));
+    OP_REQUIRES_OK(ctx, host_.Run(ctx, problem, output));
   }
 
  private:
@@ -156,7 +165,10 @@ class GradientDescentOp : public tensorflow::OpKernel {
     tensorflow::Tensor* losses;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &w));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, losses_shape, &losses));
-    if (problem.count == 0) return;
+    if (problem.count == 0) {
+      OP_REQUIRES_OK(ctx, ToAbsl(ValidateSizes(problem.first.shape)));
+      return;
+    }
     SetCancellation(ctx, &descent);
     const std::int64_t weights = problem.first.shape.weight_rows() * problem.first.shape.k;
     const auto one = [&](std::int64_t i) {
@@ -165,7 +177,7 @@ class GradientDescentOp : public tensorflow::OpKernel {
       result.losses = problem.Offset(losses->data(), i, descent.num_steps + 1);
       return result;
     };
-    OP_REQUIRES_OK(ctx, host_.Descend(ctx, problem, descent, one));
+    OP_REQUIRES_OK(ctx, host_.Run(ctx, problem, one));
   }
 
  private:
@@ -173,39 +185,42 @@ class GradientDescentOp : public tensorflow::OpKernel {
   bool intercept_;
 };
 
-// Every op of a device for one pair of types; numbers that a host reads stay in its memory, which
-// is where they are on a CPU anyway.
-#define LINREG_OPS_REGISTER(Device_, Host, Tx, Tw)                                                 \
-  REGISTER_KERNEL_BUILDER(                                                                         \
-      Name("Linreg>L2LossGrad").Device(Device_).TypeConstraint<Tx>("Tx").TypeConstraint<Tw>("Tw"), \
-      L2LossGradOp<Host>);                                                                         \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>HessianVectorProduct")                                      \
-                              .Device(Device_)                                                     \
-                              .TypeConstraint<Tx>("Tx")                                            \
-                              .TypeConstraint<Tw>("Tw"),                                           \
-                          HessianVectorProductOp<Host>);                                           \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>GradientDescent")                                           \
-                              .Device(Device_)                                                     \
-                              .HostMemory("learning_rate")                                         \
-                              .HostMemory("num_steps")                                             \
-                              .HostMemory("momentum")                                              \
-                              .TypeConstraint<Tx>("Tx")                                            \
-                              .TypeConstraint<Tw>("Tw"),                                           \
-                          GradientDescentOp<Host>)
+// Registers an op's kernel for a device: for `pair` alone, or for whatever has no kernel of its
+// own.
+template <typename Kernel>
+void RegisterKernel(const char* op, const char* device, const DTypePair* pair,
+                    std::initializer_list<const char*> host_memory = {}) {
+  tensorflow::KernelDefBuilder builder(op);
+  builder.Device(device);
+  for (const char* const input : host_memory) builder.HostMemory(input);
+  if (pair != nullptr) {
+    builder.TypeConstraint("Tx", DataTypeOf(pair->x)).TypeConstraint("Tw", DataTypeOf(pair->w));
+  } else {
+    builder.Priority(-1);
+  }
+  using tensorflow::OpKernel;
+  const tensorflow::kernel_factory::OpKernelRegistrar registrar(
+      builder.Build(), op,
+      [](tensorflow::OpKernelConstruction* ctx) -> OpKernel* { return new Kernel(ctx); });
+  (void)registrar;
+}
 
-#define LINREG_OPS_REGISTER_NO_KERNEL(Device_, Name_) \
-  REGISTER_KERNEL_BUILDER(Name(Name_).Device(Device_).Priority(-1), NoKernelOp)
-
-#define LINREG_OPS_REGISTER_ALL(Device_, Host)                           \
-  LINREG_OPS_REGISTER(Device_, Host, float, float);                      \
-  LINREG_OPS_REGISTER(Device_, Host, double, double);                    \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::half, Eigen::half);          \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::half, float);                \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::bfloat16, Eigen::bfloat16);  \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::bfloat16, float);            \
-  LINREG_OPS_REGISTER_NO_KERNEL(Device_, "Linreg>L2LossGrad");           \
-  LINREG_OPS_REGISTER_NO_KERNEL(Device_, "Linreg>HessianVectorProduct"); \
-  LINREG_OPS_REGISTER_NO_KERNEL(Device_, "Linreg>GradientDescent");      \
-  REGISTER_KERNEL_BUILDER(Name("Linreg>SavedGradient").Device(Device_), SavedGradientOp)
+// Every op of a device, for every pair of types. Numbers that a host reads stay in its memory,
+// which is where they are on a CPU anyway. Returns true.
+template <typename Host>
+bool RegisterOps(const char* device) {
+  for (const DTypePair& pair : kDTypePairs) {
+    RegisterKernel<L2LossGradOp<Host>>("Linreg>L2LossGrad", device, &pair);
+    RegisterKernel<HessianVectorProductOp<Host>>("Linreg>HessianVectorProduct", device, &pair);
+    RegisterKernel<GradientDescentOp<Host>>("Linreg>GradientDescent", device, &pair,
+                                            {"learning_rate", "num_steps", "momentum"});
+  }
+  for (const char* const op :
+       {"Linreg>L2LossGrad", "Linreg>HessianVectorProduct", "Linreg>GradientDescent"}) {
+    RegisterKernel<NoKernelOp>(op, device, nullptr);
+  }
+  RegisterKernel<SavedGradientOp>("Linreg>SavedGradient", device, nullptr);
+  return true;
+}
 
 }  // namespace linreg_ops

@@ -1,9 +1,12 @@
 // The ops and their shape functions. Devices and lowerings register their kernels elsewhere.
-#include <string>
-#include <utility>
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "host/shape_rules.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
 #include "tf/problem.h"
@@ -15,113 +18,87 @@ using tensorflow::shape_inference::DimensionHandle;
 using tensorflow::shape_inference::InferenceContext;
 using tensorflow::shape_inference::ShapeHandle;
 
-absl::Status Mismatch(InferenceContext* c, const std::string& what, const char* got_name,
-                      ShapeHandle got, ShapeHandle x) {
-  return absl::InvalidArgumentError(absl::StrCat(what, ", got ", got_name, " of shape ",
-                                                 c->DebugString(got), " for x of shape ",
-                                                 c->DebugString(x)));
+// Sizes as the shape rules take them.
+std::vector<std::int64_t> SizesOf(InferenceContext* c, ShapeHandle shape) {
+  std::vector<std::int64_t> sizes;
+  for (int i = 0; c->RankKnown(shape) && i < c->Rank(shape); ++i) {
+    const DimensionHandle size = c->Dim(shape, i);
+    sizes.push_back(c->ValueKnown(size) ? c->Value(size) : kUnknown);
+  }
+  return sizes;
 }
 
-// What the shapes of one problem say about each other. Unknown ranks stay unknown.
-struct ProblemShapes {
-  ShapeHandle x, w;        // [..., n, d] and [..., d + intercept, k] or [d + intercept]
+class Input {
+ public:
+  Input(InferenceContext* c, int index)
+      : sizes_(SizesOf(c, c->input(index))), known_(c->RankKnown(c->input(index))) {}
+  ArrayShape shape() const { return known_ ? ArrayShape(sizes_) : ArrayShape(); }
+
+ private:
+  const std::vector<std::int64_t> sizes_;
+  const bool known_;
+};
+
+// The shapes of one problem's results.
+struct ResultShapes {
+  ShapeHandle w;           // [..., d + intercept, k] or [d + intercept]
   ShapeHandle batch;       // the leading dimensions
   ShapeHandle per_target;  // [k], or [] when there is one target of rank 1
 };
 
-absl::Status MergeBatch(InferenceContext* c, ShapeHandle shape, const char* name, int core_rank,
-                        ProblemShapes* p) {
-  ShapeHandle batch;
-  TF_RETURN_IF_ERROR(c->Subshape(shape, 0, -core_rank, &batch));
-  if (!c->Merge(p->batch, batch, &p->batch).ok()) {
-    return Mismatch(c, absl::StrCat(name, " must have x's leading dimensions"), name, shape, p->x);
-  }
-  return absl::OkStatus();
+// A size that is known, or else the dimension that w has there, if w's rank is known.
+DimensionHandle DimOf(InferenceContext* c, std::int64_t size, ShapeHandle w, int index) {
+  if (size != kUnknown) return c->MakeDim(size);
+  return c->RankKnown(w) ? c->Dim(w, index) : c->UnknownDim();
 }
 
-// Checks w (and y and sample_weight where `with_y`) against x, and completes w's shape.
-absl::Status MergeProblem(InferenceContext* c, int w_input, int y_input, int sample_weight_input,
-                          ProblemShapes* p) {
-  bool intercept;
-  TF_RETURN_IF_ERROR(c->GetAttr("intercept", &intercept));
+// Checks the problem; `y_input` and `sample_weight_input`, from which on there are sample weights,
+// may be -1 and beyond the last.
+absl::Status InferProblem(InferenceContext* c, int w_input, int y_input, int sample_weight_input,
+                          ResultShapes* results) {
+  ProblemShapes given;
+  TF_RETURN_IF_ERROR(c->GetAttr("intercept", &given.intercept));
   tensorflow::DataType x_type, w_type;
   TF_RETURN_IF_ERROR(c->GetAttr("Tx", &x_type));
   TF_RETURN_IF_ERROR(c->GetAttr("Tw", &w_type));
   TF_RETURN_IF_ERROR(CheckTypes(x_type, w_type));
-  p->x = c->input(0);
-  p->w = c->input(w_input);
-  p->batch = c->UnknownShape();
-  p->per_target = c->UnknownShape();
-  // Failed checks reset their result: the shapes to name in an error stay in x and w until then.
-  ShapeHandle checked;
-  if (!c->WithRankAtLeast(p->x, 2, &checked).ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", c->DebugString(p->x)));
+  const Input x(c, 0), w(c, w_input), y(c, std::max(y_input, 0));
+  given.batches = true;
+  given.x = x.shape();
+  given.w = w.shape();
+  if (y_input >= 0) given.y = y.shape();
+  ProblemSizes sizes;
+  int i = sample_weight_input;
+  do {  // one at most; if a graph brings more, its run says so
+    std::optional<Input> weight;
+    if (i < c->num_inputs()) given.sample_weight = weight.emplace(c, i).shape();
+    TF_RETURN_IF_ERROR(ToAbsl(CheckShapes(given, &sizes)));
+  } while (++i < c->num_inputs());
+
+  results->w = results->batch = results->per_target = c->UnknownShape();
+  if (sizes.w_rank == kUnknown) return absl::OkStatus();
+  const ShapeHandle w_shape = c->input(w_input);
+  std::vector<DimensionHandle> dims;
+  for (const std::int64_t size : sizes.batch) {
+    dims.push_back(DimOf(c, size, w_shape, static_cast<int>(dims.size())));
   }
-  const std::string w_shape =
-      intercept ? "[d + 1, k] or [d + 1] (intercept first)" : "[d, k] or [d]";
-  p->x = checked;
-  if (!c->WithRankAtLeast(p->w, 1, &checked).ok()) {
-    return Mismatch(c, "w must be " + w_shape, "w", p->w, p->x);
+  results->batch = c->MakeShape(dims);
+  const bool rank_1 = sizes.w_rank == 1;
+  dims.push_back(DimOf(c, sizes.w_rows, w_shape, rank_1 ? 0 : -2));
+  results->per_target = c->Scalar();
+  if (!rank_1) {
+    dims.push_back(DimOf(c, sizes.shape.k, w_shape, -1));
+    results->per_target = c->Vector(dims.back());
   }
-  p->w = checked;
-  ShapeHandle y = y_input < 0 ? c->UnknownShape() : c->input(y_input);
-  if (!c->RankKnown(p->w) && c->RankKnown(y)) p->w = c->UnknownShapeOfRank(c->Rank(y));
-  if (!c->RankKnown(p->w)) return absl::OkStatus();
-  const int rank = c->Rank(p->w);
-  const int x_rank = rank == 1 ? 2 : rank;
-  if (!c->WithRank(p->x, x_rank, &checked).ok()) {
-    return Mismatch(c, "w must have x's rank, or rank 1 with x of rank 2", "w", p->w, p->x);
-  }
-  p->x = checked;
-  const DimensionHandle n = c->Dim(p->x, -2), d = c->Dim(p->x, -1);
-  DimensionHandle rows;
-  TF_RETURN_IF_ERROR(c->Add(d, intercept ? 1 : 0, &rows));
-  if (!c->Merge(rows, c->Dim(p->w, rank == 1 ? 0 : -2), &rows).ok()) {
-    return Mismatch(c, absl::StrCat("w must be ", w_shape, " with d the last dimension of x"), "w",
-                    p->w, p->x);
-  }
-  TF_RETURN_IF_ERROR(c->Subshape(p->x, 0, -2, &p->batch));
-  if (rank > 1) TF_RETURN_IF_ERROR(MergeBatch(c, p->w, "w", 2, p));
-  DimensionHandle k = rank == 1 ? c->UnknownDim() : c->Dim(p->w, -1);
-  if (y_input >= 0) {
-    const bool rank_ok = c->WithRank(y, rank, &y).ok();
-    DimensionHandle merged;
-    if (!rank_ok || !c->Merge(n, c->Dim(y, rank == 1 ? 0 : -2), &merged).ok() ||
-        (rank > 1 && !c->Merge(k, c->Dim(y, -1), &k).ok())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("y must be ", rank == 1 ? "[n]" : "[n, k]",
-                       " with n the rows of x and k the columns of w", ", got y of shape ",
-                       c->DebugString(c->input(y_input)), " for x of shape ", c->DebugString(p->x),
-                       " and w of shape ", c->DebugString(p->w)));
-    }
-    if (rank > 1) TF_RETURN_IF_ERROR(MergeBatch(c, y, "y", 2, p));
-  }
-  for (int i = sample_weight_input; i < c->num_inputs(); ++i) {
-    ShapeHandle s;
-    DimensionHandle merged;
-    if (!c->WithRank(c->input(i), x_rank - 1, &s).ok() ||
-        !c->Merge(n, c->Dim(s, -1), &merged).ok()) {
-      return Mismatch(c, "sample_weight must be [n], one weight per row of x", "sample_weight",
-                      c->input(i), p->x);
-    }
-    TF_RETURN_IF_ERROR(MergeBatch(c, s, "sample_weight", 1, p));
-  }
-  if (rank == 1) {
-    p->per_target = c->Scalar();
-    p->w = c->Vector(rows);
-  } else {
-    p->per_target = c->Vector(k);
-    TF_RETURN_IF_ERROR(c->Concatenate(p->batch, c->Matrix(rows, k), &p->w));
-  }
+  results->w = c->MakeShape(dims);
   return absl::OkStatus();
 }
 
 absl::Status L2LossGradShape(InferenceContext* c) {
   bool loss_per_target;
   TF_RETURN_IF_ERROR(c->GetAttr("loss_per_target", &loss_per_target));
-  ProblemShapes p;
-  TF_RETURN_IF_ERROR(MergeProblem(c, 1, 2, 3, &p));
+  ResultShapes p;
+  TF_RETURN_IF_ERROR(InferProblem(c, 1, 2, 3, &p));
   ShapeHandle loss = p.batch;
   if (loss_per_target) TF_RETURN_IF_ERROR(c->Concatenate(p.batch, p.per_target, &loss));
   c->set_output(0, loss);
@@ -130,54 +107,43 @@ absl::Status L2LossGradShape(InferenceContext* c) {
 }
 
 absl::Status HessianVectorProductShape(InferenceContext* c) {
-  ProblemShapes p;
-  TF_RETURN_IF_ERROR(MergeProblem(c, 1, -1, 2, &p));
+  ResultShapes p;
+  TF_RETURN_IF_ERROR(InferProblem(c, 1, -1, 2, &p));
   c->set_output(0, p.w);
   return absl::OkStatus();
 }
 
 absl::Status SavedGradientShape(InferenceContext* c) {
-  ProblemShapes p;
-  TF_RETURN_IF_ERROR(MergeProblem(c, 2, 3, 4, &p));
+  ResultShapes p;
+  TF_RETURN_IF_ERROR(InferProblem(c, 2, 3, 4, &p));
   ShapeHandle grad;
   if (!c->Merge(c->input(1), p.w, &grad).ok()) {
-    return Mismatch(c, "grad must have w's shape", "grad", c->input(1), p.x);
+    return absl::InvalidArgumentError(absl::StrCat("grad must have w's shape, got grad of shape ",
+                                                   c->DebugString(c->input(1)), " for w of shape ",
+                                                   c->DebugString(p.w)));
   }
   c->set_output(0, grad);
   return absl::OkStatus();
 }
 
 absl::Status GradientDescentShape(InferenceContext* c) {
-  ProblemShapes p;
-  TF_RETURN_IF_ERROR(MergeProblem(c, 1, 2, 6, &p));
-  ShapeHandle rate, unused;
-  if (!c->WithRankAtMost(c->input(3), 1, &rate).ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("learning_rate must be a scalar or a vector of num_steps, got shape ",
-                     c->DebugString(c->input(3))));
-  }
-  for (const auto& [name, input] : {std::pair("num_steps", 4), std::pair("momentum", 5)}) {
-    if (!c->WithRank(c->input(input), 0, &unused).ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, " must be a scalar, got shape ", c->DebugString(c->input(input))));
-    }
-  }
-  DimensionHandle entries = c->UnknownDim();
-  if (const tensorflow::Tensor* steps = c->input_tensor(4)) {
+  ResultShapes p;
+  TF_RETURN_IF_ERROR(InferProblem(c, 1, 2, 6, &p));
+  const Input rate(c, 3), steps(c, 4), momentum(c, 5);
+  TF_RETURN_IF_ERROR(ToAbsl(CheckScalar("num_steps", steps.shape())));
+  TF_RETURN_IF_ERROR(ToAbsl(CheckScalar("momentum", momentum.shape())));
+  std::optional<std::int64_t> num_steps;
+  if (const tensorflow::Tensor* constant = c->input_tensor(4)) {
     // A constant may say its rank only once it is folded.
-    TF_RETURN_IF_ERROR(CheckNumSteps(steps->shape()));
-    const tensorflow::int64 num_steps = steps->scalar<tensorflow::int64>()();
-    TF_RETURN_IF_ERROR(ToAbsl(ValidateSteps(num_steps)));
-    DimensionHandle rates;
-    if (c->RankKnown(rate) && c->Rank(rate) == 1 &&
-        !c->Merge(c->Dim(rate, 0), c->MakeDim(num_steps), &rates).ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("learning_rate must be a scalar or have num_steps=", num_steps,
-                       " entries, got shape ", c->DebugString(rate)));
-    }
-    entries = c->MakeDim(num_steps + 1);
-  } else if (c->RankKnown(rate) && c->Rank(rate) == 1) {
-    TF_RETURN_IF_ERROR(c->Add(c->Dim(rate, 0), 1, &entries));
+    TF_RETURN_IF_ERROR(CheckNumSteps(constant->shape()));
+    num_steps = constant->scalar<tensorflow::int64>()();
+  }
+  TF_RETURN_IF_ERROR(ToAbsl(CheckRates(rate.shape(), num_steps)));
+  DimensionHandle entries = c->UnknownDim();
+  if (num_steps) {
+    entries = c->MakeDim(*num_steps + 1);
+  } else if (rate.shape().rank == 1) {
+    TF_RETURN_IF_ERROR(c->Add(c->Dim(c->input(3), 0), 1, &entries));
   }
   ShapeHandle losses;
   TF_RETURN_IF_ERROR(c->Concatenate(p.batch, c->Vector(entries), &losses));

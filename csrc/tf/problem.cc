@@ -1,9 +1,7 @@
 #include "tf/problem.h"
 
-#include <initializer_list>
-#include <string>
-
 #include "absl/strings/str_cat.h"
+#include "host/shape_rules.h"
 
 namespace linreg_ops {
 namespace {
@@ -11,39 +9,23 @@ namespace {
 using tensorflow::Tensor;
 using tensorflow::TensorShape;
 
-absl::Status KernelType(tensorflow::DataType type, DType* out) {
-  switch (type) {
-    case tensorflow::DT_FLOAT:
-      *out = DType::kFloat32;
-      return absl::OkStatus();
-    case tensorflow::DT_DOUBLE:
-      *out = DType::kFloat64;
-      return absl::OkStatus();
-    case tensorflow::DT_HALF:
-      *out = DType::kFloat16;
-      return absl::OkStatus();
-    case tensorflow::DT_BFLOAT16:
-      *out = DType::kBFloat16;
-      return absl::OkStatus();
-    default:
-      return absl::InvalidArgumentError(
-          absl::StrCat("no kernel for ", tensorflow::DataTypeString(type)));
-  }
-}
+struct TypeRow {
+  DType type;
+  tensorflow::DataType data_type;
+};
+constexpr TypeRow kTypes[] = {{DType::kFloat32, tensorflow::DT_FLOAT},
+                              {DType::kFloat64, tensorflow::DT_DOUBLE},
+                              {DType::kFloat16, tensorflow::DT_HALF},
+                              {DType::kBFloat16, tensorflow::DT_BFLOAT16}};
 
-// Whether a shape is x's leading dimensions and `core` behind them. Compared and not put together:
-// dimensions that nobody has multiplied yet may overflow.
-bool Is(const TensorShape& shape, const TensorShape& batch,
-        std::initializer_list<std::int64_t> core) {
-  if (shape.dims() != batch.dims() + static_cast<int>(core.size())) return false;
-  for (int i = 0; i < batch.dims(); ++i) {
-    if (shape.dim_size(i) != batch.dim_size(i)) return false;
+absl::Status KernelType(tensorflow::DataType type, DType* out) {
+  for (const TypeRow& row : kTypes) {
+    if (row.data_type != type) continue;
+    *out = row.type;
+    return absl::OkStatus();
   }
-  int i = batch.dims();
-  for (const std::int64_t size : core) {
-    if (shape.dim_size(i++) != size) return false;
-  }
-  return true;
+  return absl::InvalidArgumentError(
+      absl::StrCat("no kernel for ", tensorflow::DataTypeString(type)));
 }
 
 }  // namespace
@@ -80,60 +62,34 @@ absl::Status CheckTypes(tensorflow::OpKernelConstruction* ctx) {
   return CheckTypes(x, w);
 }
 
+tensorflow::DataType DataTypeOf(DType type) {
+  for (const TypeRow& row : kTypes) {
+    if (row.type == type) return row.data_type;
+  }
+  return tensorflow::DT_INVALID;
+}
+
 absl::Status CheckShapes(const TensorShape& x, const TensorShape& w, const TensorShape* y,
                          const TensorShape* sample_weight, bool intercept, Problem* problem) {
-  const auto mismatch = [&x](const std::string& what, const char* name, const TensorShape& got) {
-    return absl::InvalidArgumentError(absl::StrCat(what, ", got ", name, " of shape ",
-                                                   got.DebugString(), " for x of shape ",
-                                                   x.DebugString()));
-  };
-  const int rank = w.dims();
-  if (x.dims() < 2) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("x must be [n, d] (or [..., n, d]), got shape ", x.DebugString()));
-  }
-  if (rank != x.dims() && !(rank == 1 && x.dims() == 2)) {
-    return mismatch("w must have x's rank, or rank 1 with x of rank 2", "w", w);
-  }
-  Shape& shape = problem->first.shape;
-  shape.n = x.dim_size(x.dims() - 2);
-  shape.d = x.dim_size(x.dims() - 1);
-  shape.k = rank == 1 ? 1 : w.dim_size(rank - 1);
-  shape.intercept = intercept;
+  const TensorShape none;
+  const auto x_sizes = x.dim_sizes(), w_sizes = w.dim_sizes();
+  const auto y_sizes = (y != nullptr ? *y : none).dim_sizes();
+  const auto s_sizes = (sample_weight != nullptr ? *sample_weight : none).dim_sizes();
+  ProblemShapes given;
+  given.x = ArrayShape(x_sizes);
+  given.w = ArrayShape(w_sizes);
+  if (y != nullptr) given.y = ArrayShape(y_sizes);
+  if (sample_weight != nullptr) given.sample_weight = ArrayShape(s_sizes);
+  given.intercept = intercept;
+  given.batches = true;
+  ProblemSizes sizes;
+  if (absl::Status s = ToAbsl(CheckShapes(given, &sizes)); !s.ok()) return s;
+  problem->first.shape = sizes.shape;
   problem->weight_shape = w;
-  if (absl::Status s = ToAbsl(ValidateSizes(shape)); !s.ok()) return s;
-  for (int i = 0; i < x.dims() - 2; ++i) {
-    absl::Status s = problem->batch_shape.AddDimWithStatus(x.dim_size(i));
-    if (!s.ok()) return s;
+  for (const std::int64_t size : sizes.batch) {
+    if (absl::Status s = problem->batch_shape.AddDimWithStatus(size); !s.ok()) return s;
   }
   problem->count = problem->batch_shape.num_elements();
-
-  if (w.dim_size(rank == 1 ? 0 : rank - 2) != shape.weight_rows()) {
-    return mismatch(intercept
-                        ? "w must be [d + 1, k] or [d + 1] (intercept first), with d the last "
-                          "dimension of x"
-                        : "w must be [d, k] or [d], with d the last dimension of x",
-                    "w", w);
-  }
-  if (rank > 1 && !Is(w, problem->batch_shape, {shape.weight_rows(), shape.k})) {
-    return mismatch("w must have x's leading dimensions", "w", w);
-  }
-  if (y != nullptr) {
-    const bool fits = rank == 1 ? Is(*y, problem->batch_shape, {shape.n})
-                                : Is(*y, problem->batch_shape, {shape.n, shape.k});
-    if (!fits) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "y must be ", rank == 1 ? "[n]" : "[n, k]",
-          " with n the rows of x and k the columns of w, got y of shape ", y->DebugString(),
-          " for x of shape ", x.DebugString(), " and w of shape ", w.DebugString()));
-    }
-  }
-  if (sample_weight != nullptr) {
-    if (!Is(*sample_weight, problem->batch_shape, {shape.n})) {
-      return mismatch("sample_weight must be [n], one weight per row of x", "sample_weight",
-                      *sample_weight);
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -159,8 +115,7 @@ absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
   data.w = w.data();
   if (y != nullptr) data.y = y->data();
   if (sample_weight != nullptr) data.sample_weight = sample_weight->data();
-  // No problem has no arrays either: TensorFlow gives an empty tensor that it computed no memory.
-  return problem->count == 0 ? absl::OkStatus() : ToAbsl(Validate(data));
+  return absl::OkStatus();
 }
 
 absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx, const Tensor** sample_weight) {
@@ -175,25 +130,14 @@ absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx, const Tensor** sa
 }
 
 absl::Status CheckNumSteps(const TensorShape& num_steps) {
-  if (num_steps.dims() == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("num_steps must be a scalar, got shape ", num_steps.DebugString()));
+  return ToAbsl(CheckScalar("num_steps", ArrayShape(num_steps.dim_sizes())));
 }
 
 absl::Status CheckDescent(const TensorShape& learning_rate, std::int64_t num_steps,
                           const TensorShape& momentum) {
-  if (momentum.dims() != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("momentum must be a scalar, got shape ", momentum.DebugString()));
-  }
-  if (absl::Status s = ToAbsl(ValidateSteps(num_steps)); !s.ok()) return s;
-  if (learning_rate.dims() > 1 ||
-      (learning_rate.dims() == 1 && learning_rate.dim_size(0) != num_steps)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("learning_rate must be a scalar or have num_steps=", num_steps,
-                     " entries, got shape ", learning_rate.DebugString()));
-  }
-  return absl::OkStatus();
+  const auto rate_sizes = learning_rate.dim_sizes(), momentum_sizes = momentum.dim_sizes();
+  const Status status = CheckScalar("momentum", ArrayShape(momentum_sizes));
+  return ToAbsl(status.ok() ? CheckRates(ArrayShape(rate_sizes), num_steps) : status);
 }
 
 absl::Status MakeDescent(const Tensor& learning_rate, const Tensor& num_steps,

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "kernels/cpu/for_each_problem.h"
+#include "host/batch.h"
 #include "kernels/l2_loss_grad.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/tensor.h"
@@ -25,14 +25,17 @@ struct Problem : Batch {
 absl::Status CheckTypes(tensorflow::DataType x, tensorflow::DataType w);
 absl::Status CheckTypes(tensorflow::OpKernelConstruction* ctx);
 
+// TensorFlow's name of a type.
+tensorflow::DataType DataTypeOf(DType type);
+
 // What the shapes alone say: sizes and shapes, no pointers. `y` and `sample_weight` may be null.
-// The error names the argument, what it got and what it needs.
+// Sizes that are too large for the kernels are theirs to refuse.
 absl::Status CheckShapes(const tensorflow::TensorShape& x, const tensorflow::TensorShape& w,
                          const tensorflow::TensorShape* y,
                          const tensorflow::TensorShape* sample_weight, bool intercept,
                          Problem* problem);
 
-// The whole problem, checked.
+// The whole problem, its shapes checked.
 absl::Status MakeProblem(const tensorflow::Tensor& x, const tensorflow::Tensor& w,
                          const tensorflow::Tensor* y, const tensorflow::Tensor* sample_weight,
                          bool intercept, Problem* problem);

@@ -1,12 +1,11 @@
 #include "tf/xla_custom_calls.h"
 
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <string>
 #include <utility>
 
-#include "kernels/cpu/for_each_problem.h"
+#include "host/batch.h"
+#include "host/heap_workspace.h"
 #include "kernels/l2_loss_grad.h"
 #include "tf/intra_op_threads.h"
 #include "xla/ffi/api/c_api.h"
@@ -65,8 +64,8 @@ Status KernelType(const AnyBuffer& buffer, DType* type) {
 }
 
 // The operands as the kernels' problems. The ops' lowering has checked their shapes against each
-// other; what is left to check here is what the kernels check themselves. No batch is empty: XLA
-// leaves out a call whose results have no element.
+// other, and the kernels check the rest. No batch is empty: XLA leaves out a call whose results
+// have no element.
 Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
                  const ffi::RemainingArgs& weights, bool intercept, Batch* batch) {
   const auto x_dims = x.dimensions(), w_dims = w.dimensions();
@@ -92,7 +91,7 @@ Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
     }
     data.sample_weight = sample_weight->untyped_data();
   }
-  return Validate(data);
+  return Status();
 }
 
 // After a kernel of the same program that XLA ran on several threads, this thread is whichever
@@ -100,34 +99,9 @@ Status MakeBatch(const AnyBuffer& x, const AnyBuffer& w, const AnyBuffer* y,
 cpu::Threads ThreadsOf(ffi::ThreadPool& pool) { return IntraOpThreads(&pool, pool.num_threads()); }
 
 // XLA's CPU runtime has no allocator for a handler to ask (ScratchAllocator fails there).
-class HeapWorkspace {
- public:
-  void* operator()(std::int64_t bytes) const {
-    constexpr std::align_val_t kAlignment{64};
-    memory_.reset(static_cast<char*>(
-        ::operator new(static_cast<std::size_t>(bytes), kAlignment, std::nothrow)));
-    return memory_.get();
-  }
-
- private:
-  struct Delete {
-    void operator()(char* memory) const { ::operator delete(memory, std::align_val_t{64}); }
-  };
-  mutable std::unique_ptr<char, Delete> memory_;
-};
-
 template <typename Output>
 Status RunEach(const Batch& batch, ffi::ThreadPool& pool, const Output& output) {
-  if (batch.first.shape.n == 0) {
-    cpu::WriteEmptySums(batch, output(0));
-    return Status();
-  }
-  return cpu::ForEachProblem(
-      batch, ThreadsOf(pool),
-      [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); }, HeapWorkspace(),
-      [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-        return cpu::ComputeLossGrad(batch.at(i), output(i), threads, scratch, bytes);
-      });
+  return cpu::RunBatch(batch, ThreadsOf(pool), /*isa=*/nullptr, output, HeapWorkspace());
 }
 
 ffi::Error L2LossGrad(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBuffer y,
@@ -171,16 +145,13 @@ ffi::Error GradientDescent(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBu
   descent.rates = rates.typed_data<double>();
   descent.num_rates = rates.dimensions().size() == 0 ? 1 : descent.num_steps;
   descent.momentum = *momentum.typed_data();
-  return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool),
-      [](const Data& data, int count) { return cpu::DescentWorkspaceBytes(data, count); },
-      HeapWorkspace(),
-      [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-        Descent one = descent;
-        one.w = batch.Offset(new_w->untyped_data(), i, shape.weight_rows() * shape.k);
-        one.losses = batch.Offset(losses->untyped_data(), i, descent.num_steps + 1);
-        return cpu::ComputeDescent(batch.at(i), one, threads, scratch, bytes);
-      }));
+  const auto output = [&](std::int64_t i) {
+    Descent one = descent;
+    one.w = batch.Offset(new_w->untyped_data(), i, shape.weight_rows() * shape.k);
+    one.losses = batch.Offset(losses->untyped_data(), i, descent.num_steps + 1);
+    return one;
+  };
+  return ToFfi(RunEach(batch, pool, output));
 }
 
 XLA_FFI_DEFINE_HANDLER(kL2LossGrad, L2LossGrad,

@@ -67,6 +67,7 @@ class LinregXlaOp : public tensorflow::XlaOpKernel {
         !s.ok()) {
       return s;
     }
+    if (absl::Status s = ToAbsl(ValidateSizes(problem->first.shape)); !s.ok()) return s;
     // Plain HLO has the residuals of all problems in one array, of no elements perhaps.
     const Shape& shape = problem->first.shape;
     TensorShape residuals;

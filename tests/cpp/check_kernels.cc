@@ -1,7 +1,7 @@
 // The kernels without Python, for sanitizers and other machines. Every variant, on arrays that end
 // (and begin) at an unmapped page, so with the least alignment too:
 //
-//     crew     how threads are called, in check_crew.cc
+//     workers     how threads are called, in check_worker_pool.cc
 //     shapes   against long double truth, over awkward shapes
 //     threads  larger problems, for any number of threads; also against truth
 //     edges    the same bits for every number of targets, and rows at the edges of tiles
@@ -10,7 +10,8 @@
 // Everywhere a result must have the same bits for any number of threads and, with FMA, on every
 // instruction set; "bits" hashes the results of "edges", to compare with another machine's.
 //
-//     check_kernels [quick] [crew] [shapes] [threads] [edges] [descent]    (all if none is named)
+//     check_kernels [quick] [workers] [shapes] [threads] [edges] [descent]    (all if none is
+//     named)
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,13 +26,13 @@
 #include <thread>
 #include <vector>
 
+#include "host/thread_pool.h"
 #include "kernels/l2_loss_grad.h"
-#include "python/thread_pool.h"
 
 namespace lo = linreg_ops;
 using lo::DType;
 
-int CheckCrew();  // failures
+int CheckWorkerPool();  // failures
 
 namespace {
 
@@ -215,20 +216,29 @@ struct Result {
   std::string loss, grad;
 };
 
+using Kind = lo::cpu::Call::Kind;
+
+lo::cpu::Call Planned(Kind kind, const lo::Data& data, int threads, const char* isa) {
+  lo::cpu::Call call;
+  const lo::Status status = lo::cpu::Call::Make(kind, data, threads, isa, &call);
+  if (!status.ok()) Fail(status.message());
+  return call;
+}
+
 Result Compute(const Arrays& arrays, const char* isa, const lo::cpu::Threads& threads) {
   const Case& c = arrays.c;
   const lo::Data data = arrays.data();
   const Guarded loss(Arrays::Bytes(arrays.w_type, c.k), true);
   const Guarded grad(Arrays::Bytes(arrays.w_type, (c.d + c.intercept) * c.k), true);
-  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads.count, isa);
+  const lo::cpu::Call call = Planned(Kind::kLossGrad, data, threads.count, isa);
+  const std::int64_t bytes = call.workspace_bytes();
   const Guarded workspace((bytes + 63) / 64 * 64, true);
   std::memset(workspace.data(), 0xff, static_cast<std::size_t>(bytes));  // NaNs, if anyone looks
   lo::LossGrad out;
   out.loss = loss.data();
   out.loss_per_target = true;
   out.grad = grad.data();
-  const lo::Status status =
-      lo::cpu::ComputeLossGrad(data, out, threads, workspace.data(), bytes, isa);
+  const lo::Status status = call.Run(data, out, threads, workspace.data(), bytes);
   if (!status.ok()) Fail(status.message());
   const auto text = [](const Guarded& array, std::int64_t size) {
     return std::string(static_cast<const char*>(array.data()), static_cast<std::size_t>(size));
@@ -373,9 +383,10 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     lo::LossGrad out;
     out.loss = &loss;
     out.grad = grad.data();
-    const std::int64_t bytes = lo::cpu::WorkspaceBytes(at, 1, isa);
+    const lo::cpu::Call call = Planned(Kind::kLossGrad, at, 1, isa);
+    const std::int64_t bytes = call.workspace_bytes();
     const Guarded workspace((bytes + 63) / 64 * 64, true);
-    lo::cpu::ComputeLossGrad(at, out, {}, workspace.data(), bytes, isa);
+    if (!call.Run(at, out, {}, workspace.data(), bytes).ok()) Fail("a step of a descent");
     losses.push_back(loss);
     if (t == steps) break;
     for (std::size_t i = 0; i < w.size(); ++i) {
@@ -393,11 +404,12 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     descent.momentum = momentum;
     descent.w = got_w.data();
     descent.losses = got.data();
-    const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads, isa);
+    const lo::cpu::Call call = Planned(Kind::kDescent, data, threads, isa);
+    const std::int64_t bytes = call.workspace_bytes();
     const Guarded workspace((bytes + 63) / 64 * 64, true);
-    const lo::Status status = lo::cpu::ComputeDescent(
-        data, descent, threads % 2 == 0 ? lo::PoolThreads(threads) : StdThreads(threads),
-        workspace.data(), bytes, isa);
+    const lo::Status status =
+        call.Run(data, descent, threads % 2 == 0 ? lo::PoolThreads(threads) : StdThreads(threads),
+                 workspace.data(), bytes);
     if (!status.ok()) Fail(status.message());
     if (got != losses || got_w != w) {
       Fail("descent " + Describe(c, {isa, type, type, true}) + " with " + std::to_string(threads) +
@@ -431,8 +443,9 @@ void CheckCancellation() {
     std::vector<float> w(static_cast<std::size_t>((c.d + c.intercept) * c.k)), losses(1001);
     const double rate = 0;
     const auto run = [&](Countdown& countdown, int threads) {
-      std::int64_t bytes = descent ? lo::cpu::DescentWorkspaceBytes(data, threads)
-                                   : lo::cpu::WorkspaceBytes(data, threads);
+      const lo::cpu::Call call =
+          Planned(descent ? Kind::kDescent : Kind::kLossGrad, data, threads, nullptr);
+      const std::int64_t bytes = call.workspace_bytes();
       const Guarded workspace((bytes + 63) / 64 * 64, true);
       if (descent) {
         lo::Descent d;
@@ -442,14 +455,14 @@ void CheckCancellation() {
         d.losses = losses.data();
         d.cancelled = Countdown::Reached;
         d.cancelled_context = &countdown;
-        return lo::cpu::ComputeDescent(data, d, StdThreads(threads), workspace.data(), bytes);
+        return call.Run(data, d, StdThreads(threads), workspace.data(), bytes);
       }
       lo::LossGrad out;
       out.loss = losses.data();
       out.grad = w.data();
       out.cancelled = Countdown::Reached;
       out.cancelled_context = &countdown;
-      return lo::cpu::ComputeLossGrad(data, out, StdThreads(threads), workspace.data(), bytes);
+      return call.Run(data, out, StdThreads(threads), workspace.data(), bytes);
     };
     const std::string what = "cancellation of n=" + std::to_string(c.n);
     for (const int threads : {1, 3}) {
@@ -554,10 +567,10 @@ int main(int argc, char** argv) {
       parts.emplace_back(argv[i]);
     }
   }
-  if (parts.empty()) parts = {"crew", "shapes", "threads", "edges", "descent"};
+  if (parts.empty()) parts = {"workers", "shapes", "threads", "edges", "descent"};
   for (const std::string& part : parts) {
-    if (part == "crew") {
-      failures += CheckCrew();
+    if (part == "workers") {
+      failures += CheckWorkerPool();
     } else if (part == "shapes") {
       CheckShapes(quick);
     } else if (part == "threads") {

@@ -52,7 +52,7 @@ struct Row {
   const KernelTable& kernels;
 };
 
-// Best first. A new instruction set is a row here, a vec_*.h and a unit that includes it.
+// Best first. A new instruction set is a row here, a vec_*-inl.h and a unit that includes it.
 const Row kRows[] = {
 #if defined(__x86_64__)
     {"avx512", HasAvx512, kAvx512Kernels},
@@ -103,7 +103,8 @@ const Active& TheActive() {
 
 }  // namespace
 
-Status FindKernels(const char* isa, DType x_type, DType w_type, const Kernels** kernels) {
+Status FindKernels(const char* isa, DType x_type, DType w_type, const char** name,
+                   const Kernels** kernels) {
   const Row* row = nullptr;
   if (isa != nullptr) {
     if (Status status = Find(isa, "isa", &row); !status.ok()) return status;
@@ -111,6 +112,7 @@ Status FindKernels(const char* isa, DType x_type, DType w_type, const Kernels** 
     if (!TheActive().status.ok()) return TheActive().status;
     row = TheActive().row;
   }
+  *name = row->name;
   for (const Kernels& candidate : row->kernels) {
     if (candidate.x_type == x_type && candidate.w_type == w_type) {
       *kernels = &candidate;

@@ -127,8 +127,7 @@ struct Kernels {
   bool is_plain() const { return engine(Route::kPlain).run != nullptr; }
 };
 
-constexpr int kNumKernels = 6;
-using KernelTable = Kernels[kNumKernels];
+using KernelTable = Kernels[kNumDTypePairs];  // in the order of kDTypePairs
 extern const KernelTable& kAvx512Kernels;
 extern const KernelTable& kAvx2Kernels;
 extern const KernelTable& kNeonKernels;

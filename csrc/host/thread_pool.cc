@@ -1,4 +1,4 @@
-#include "python/thread_pool.h"
+#include "host/thread_pool.h"
 
 #include <sched.h>
 
@@ -10,7 +10,7 @@
 #include <system_error>
 #include <thread>
 
-#include "kernels/cpu/crew.h"
+#include "host/worker_pool.h"
 
 namespace linreg_ops {
 namespace {
@@ -18,7 +18,7 @@ namespace {
 // Its threads sleep until the process ends.
 class ThreadPool {
  public:
-  cpu::Crew crew;
+  cpu::WorkerPool workers{cpu::Owner::kOurs};
 
   void Grow(int count) {
     std::lock_guard<std::mutex> lock(mu_);
@@ -71,7 +71,8 @@ cpu::Threads PoolThreads(int count) {
   threads.run = [](void*, int workers, void (*body)(void*), void* arg) {
     ThreadPool& pool = cpu::OneOfProcess<ThreadPool>();
     pool.Grow(workers - 1);
-    pool.crew.Run([&pool](auto closure) { pool.Schedule(std::move(closure)); }, workers, body, arg);
+    pool.workers.Run([&pool](auto closure) { pool.Schedule(std::move(closure)); }, workers, body,
+                     arg);
   };
   return threads;
 }

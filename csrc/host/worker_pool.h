@@ -3,11 +3,9 @@
 // The caller works too and never waits for a thread that has not come: a pool that is busy, or that
 // was lost in a fork, costs time and cannot deadlock.
 //
-// A thread that has done its share stays for a moment, for the caller's next call. Waking one takes
-// 20 to 100 microseconds, and on a virtual machine it may never arrive: the kernel takes a halted
-// virtual processor for a busy one and puts the thread behind its waker, for a time slice of 4 ms.
-// So the caller steps aside once for whom it has woken, who moves on if they share a processor. An
-// eager pass over 1.3 to 13 MB took 1.6 to 2 times as long without, and no less than on one thread.
+// A worker that has done its share stays awake for a moment, for the caller's next call: waking one
+// takes 20 to 100 microseconds, as long as a pass over some megabytes. LINREG_OPS_STAY_AWAKE=0 in
+// the environment turns that off; docs/performance.md says what it gives and costs.
 #pragma once
 
 #include <pthread.h>
@@ -16,6 +14,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -23,10 +23,17 @@
 namespace linreg_ops {
 namespace cpu {
 
+// Whose threads a pool has. The host's stay as they are. Ours may change processors: on a virtual
+// machine Linux takes a halted virtual processor for a busy one, and puts a thread that it wakes
+// behind its waker, for a time slice of 4 ms.
+enum class Owner { kHost, kOurs };
+
 // The threads that a pool has lent. Of n threads one is always left to others, as the caller is one
-// of our n; and whoever stays gives way to any thread that wants to run.
-class Crew {
+// of our n; and a worker that stays gives way to any thread that wants to run.
+class WorkerPool {
  public:
+  explicit WorkerPool(Owner owner) : state_(std::make_shared<State>(owner)) {}
+
   // `schedule(closure)` runs the copyable, nullary closure at some later time on another thread, or
   // destroys it.
   template <typename Schedule>
@@ -73,8 +80,15 @@ class Crew {
     sched_setaffinity(0, sizeof(allowed), &allowed);
   }
 
+  static bool StayWanted() {
+    const char* const value = std::getenv("LINREG_OPS_STAY_AWAKE");
+    return value == nullptr || std::strcmp(value, "0") != 0;
+  }
+
   class State {
    public:
+    explicit State(Owner owner) : may_move_(owner == Owner::kOurs) {}
+
     std::atomic<int> coming{0};  // closures that are scheduled and have not begun
 
     void Open(Job& job) {
@@ -106,14 +120,16 @@ class Crew {
 
     // What a thread does here.
     void Serve() {
-      const int processor = sched_getcpu();
-      if (processor == callers_processor_) LeaveProcessor(processor);
+      if (may_move_) {
+        const int processor = sched_getcpu();
+        if (processor == callers_processor_) LeaveProcessor(processor);
+      }
       do {
         while (Job* const job = Begin()) {
           job->body(job->arg);
           job->running.fetch_sub(1, std::memory_order_release);
         }
-      } while (AwaitJob());
+      } while (may_stay_ && AwaitJob());
     }
 
    private:
@@ -144,6 +160,8 @@ class Crew {
       return vacant_ > 0;  // whoever has opened a job meanwhile counts on this thread
     }
 
+    const bool may_move_;
+    const bool may_stay_ = StayWanted();
     std::mutex mu_;
     Job* jobs_ = nullptr;
     std::atomic<int> vacant_{0};  // of all jobs
@@ -184,7 +202,7 @@ class Crew {
     bool arrived_ = false;
   };
 
-  const std::shared_ptr<State> state_ = std::make_shared<State>();
+  const std::shared_ptr<State> state_;
 };
 
 // The process's T, never destroyed. A forked child, where its threads are gone and its locks may be
