@@ -56,10 +56,9 @@ const struct {
 };
 
 Status FindGram(const char* isa, const GramKernels** gram) {
-  const Kernels* unused = nullptr;  // only whether there is such an instruction set here
-  if (Status s = FindKernels(isa, DType::kFloat64, DType::kFloat64, &unused); !s.ok()) return s;
-  if (isa == nullptr) {
-    if (Status s = ActiveIsa(&isa); !s.ok()) return s;
+  const Kernels* unused = nullptr;  // only which instruction set that is
+  if (Status s = FindKernels(isa, DType::kFloat64, DType::kFloat64, &isa, &unused); !s.ok()) {
+    return s;
   }
   for (const auto& row : kTable) {
     if (std::strcmp(row.isa, isa) == 0) {
