@@ -82,8 +82,9 @@ class CMakeBuild(build_ext):
         return Path(self.get_ext_fullpath("linreg_ops._kernels")).resolve().parent
 
     def get_outputs(self):
-        libraries = sorted(map(str, self.package_folder().glob("_ops_tf*.so")))
-        return [self.get_ext_fullpath("linreg_ops._kernels"), *libraries]
+        names = ("liblinreg_ops_kernels.so", "_ops_tf*.so")
+        libraries = [str(path) for name in names for path in self.package_folder().glob(name)]
+        return [self.get_ext_fullpath("linreg_ops._kernels"), *sorted(libraries)]
 
 
 if platform.system() != "Linux":

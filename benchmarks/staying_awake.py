@@ -19,8 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-ROUNDS = 5
-SECONDS = 0.4
+ROUNDS = 3
+SECONDS = 0.3
 
 
 def median_time(call: Callable[[], Any]) -> float:

@@ -15,7 +15,8 @@ import linreg_ops
 from linreg_ops import _library
 
 PACKAGE = Path(linreg_ops.__file__).parent
-KERNELS = next(PACKAGE.glob("_kernels*.so"))
+MODULE = next(PACKAGE.glob("_kernels*.so"))
+KERNELS = PACKAGE / "liblinreg_ops_kernels.so"
 (OPS,) = PACKAGE.glob(f"_ops_tf{'.'.join(tf.__version__.split('.')[:2])}.*.so")
 
 
@@ -121,21 +122,33 @@ def test_pytest_from_an_unbuilt_source_folder_tests_the_installed_package(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_no_symbol_of_ours_is_exported():
-    for library in (KERNELS, OPS):
-        listed = run("nm", "-DC", "--defined-only", library).stdout.splitlines()
-        ours = [line for line in listed if " linreg_ops::" in line]
-        assert listed
-        assert ours == []
+def exported(library):
+    listed = run("nm", "-DC", "--defined-only", library).stdout.splitlines()
+    assert listed
+    return [line.split(" ", 2)[2] for line in listed]
+
+
+def test_the_kernels_export_what_is_ours_and_the_others_nothing_of_it():
+    assert [name for name in exported(KERNELS) if not name.startswith("linreg_ops::")] == []
+    for library in (MODULE, OPS):
+        assert [name for name in exported(library) if "linreg_ops::" in name] == []
+
+
+def test_the_kernels_are_linked_once():
+    for library in (MODULE, OPS):
+        assert f"[{KERNELS.name}]" in run("readelf", "-Wd", library).stdout
+        assert "linreg_ops::cpu::Call::Make" in run("nm", "-DCu", library).stdout
 
 
 def test_hardened():
-    for library in (KERNELS, OPS):
+    for library in (KERNELS, MODULE, OPS):
         headers = run("readelf", "-Wdl", library).stdout
         assert re.search(r"FLAGS.*NOW", headers), library
         assert "GNU_RELRO" in headers
         assert re.search(r"GNU_STACK.* RW ", headers)
-        assert not re.search(r"R(UN)?PATH", headers)
+        # Beside itself is the only place that a library is looked for.
+        paths = re.findall(r"R(?:UN)?PATH.*\[(.*)\]", headers)
+        assert paths == ([] if library == KERNELS else ["$ORIGIN"]), library
         assert "__stack_chk_fail" in run("nm", "-D", library).stdout
 
 
