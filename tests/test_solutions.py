@@ -159,7 +159,7 @@ def test_what_has_no_solution_of_its_own_is_refused(graph, rng):
     with pytest.raises(refused, match="must not be negative"):
         solve(x, y, 1.0, sample_weight=-s)
     known = ValueError if graph else refused  # while tracing
-    with pytest.raises(known, match="with n the rows of x|must have 6 rows as x, got 5"):
+    with pytest.raises(known, match=r"with n the rows of x|must have 6 rows as x, got 5"):
         solve(x, y[:-1], 1.0)
     with pytest.raises(refused, match=r"alpha must be a scalar or have shape \[2\]"):
         solve(x, y, [1.0, 2.0, 3.0])
