@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import accuracy, descent, threads
+from . import accuracy, descent, solvers, threads
 from .harness import Session, resident_growth
 from .problem import Problem
 from .results import EAGER, KERNELS, Row
@@ -157,4 +157,5 @@ SUITES: dict[str, Suite] = {
     "half": half,
     "threads": threads.suite,
     "accuracy": accuracy.suite,
+    "solvers": solvers.suite,
 }

@@ -48,7 +48,8 @@ if TYPE_CHECKING:
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
-    from .ridge import Ridge, RidgeCV
+    from .penalised import Ridge, RidgeCV
+    from .solutions import least_squares, ridge
     from .solvers.state import GramState
     from .stock import stock_ops
 
@@ -62,9 +63,11 @@ __all__ = [
     "RidgeCV",
     "build_info",
     "gradient_descent",
+    "least_squares",
     "linear_l2_loss",
     "linear_l2_loss_and_grad",
     "patch",
+    "ridge",
     "stock_ops",
     "unpatch",
 ]
@@ -79,10 +82,12 @@ _HOME = {
     "linear_l2_loss_and_grad": "ops",
     "GramState": "solvers.state",
     "LinearRegression": "estimator",
-    "Ridge": "ridge",
-    "RidgeCV": "ridge",
+    "Ridge": "penalised",
+    "RidgeCV": "penalised",
     "build_info": "_library",
+    "least_squares": "solutions",
     "patch": "_patch",
+    "ridge": "solutions",
     "stock_ops": "stock",
     "unpatch": "_patch",
 }

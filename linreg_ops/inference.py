@@ -42,7 +42,7 @@ def of_fit(problem: Problem, factor: AnyFactor, residual: Array, error: float) -
     if not isinstance(factor, Factor) or np.any(problem.alpha):
         return None
     with np.errstate(all="ignore"):
-        root = _original(problem, factor.root())
+        root = problem.directions(factor.root())
         unit = problem.s_scale * np.sum(np.square(root), axis=1)
     unit[int(problem.intercept) :][~factor.estimable()] = np.nan
     return _basis(problem, factor, unit, residual, error)
@@ -77,14 +77,6 @@ def of_sums(
     return Basis(*head, unit, sums.residual_squares(coef), sums.squares, error)
 
 
-def _original(problem: Problem, root: Array) -> Array:
-    """Rows of w as rows of (intercept, coefficients) for X as given; y's unit is kept."""
-    slopes: Array = problem.x_scale[:, None] * root[int(problem.intercept) :]
-    if not problem.intercept:
-        return slopes
-    return np.vstack([root[:1] - problem.x_shift @ slopes, slopes])
-
-
 @dataclass
 class Read:
     """What a read of the rows adds to a basis."""
@@ -111,7 +103,7 @@ def of_data(problem: Problem, intercept: Array, coef: Array, covariance: str) ->
     assert isinstance(factor, Factor)
     w = problem.from_original(intercept, coef).astype(np.float64)
     residual, meat = _meat(problem, root, w, covariance, factor.rank)
-    wide = _original(problem, root)
+    wide = problem.directions(root)
     unit = problem.s_scale * np.sum(np.square(wide), axis=1)
     unknown = np.append(np.zeros(int(problem.intercept), bool), ~factor.estimable())
     unit[unknown] = np.nan

@@ -49,6 +49,9 @@ def test_suite_measures_and_survives_json(session: Session, name: str, tmp_path:
     for row in rows:
         # Wrong results would make the times worthless. float16 sums to three digits.
         for who, wrong in row.errors.items():
+            # How wrong peers are is what some suites show.
+            if row.extra.get("unit") == "digits" and not who.startswith("linreg_ops"):
+                continue
             if row.extra.get("unit") != "epsilon":
                 assert wrong.grad < (0.02 if row.case.get("w_dtype") else 1e-4), (row.label, who)
         assert all(t.q1 <= t.median <= t.q3 for t in row.times.values())

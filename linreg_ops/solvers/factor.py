@@ -146,6 +146,10 @@ class Factor:
         top = np.append(1.0 / self.rho, first)
         return np.vstack([top, np.hstack([np.zeros((len(own), 1)), own])])
 
+    def parts(self, targets: int) -> tuple[list[Factor], Array]:
+        """The factors there are, and which of them is each target's."""
+        return [self], np.zeros(targets, np.int64)
+
     def estimable(self) -> Array:
         """For which columns the rows tell a coefficient: [d], False where others make up for it."""
         if self.full:
@@ -210,6 +214,13 @@ class Factors:
         self._parts, self._shape = parts, shape
         self.rank = min(factor.rank for _, factor in parts)
         self.condition = max(factor.condition for _, factor in parts)
+
+    def parts(self, targets: int) -> tuple[list[Factor], Array]:
+        """The factors there are, and which of them is each target's."""
+        which = np.zeros(targets, np.int64)
+        for number, (own, _) in enumerate(self._parts):
+            which[own] = number
+        return [factor for _, factor in self._parts], which
 
     def half(self, g: Array) -> Array:
         """As of a factor; zeros below where its rank is lower."""

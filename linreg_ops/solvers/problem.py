@@ -160,6 +160,13 @@ class Problem:
         at_shift = intercept + self.x_shift @ coef.astype(np.longdouble)
         return np.vstack([(at_shift - self.y_shift) * self.y_scale, slopes])
 
+    def directions(self, w: Array) -> Array:
+        """Changes of w [size, q] as changes of (intercept, coef) for X as given, in Y's scale."""
+        slopes: Array = self.x_scale[:, None] * w[int(self.intercept) :]
+        if not self.intercept:
+            return slopes
+        return np.vstack([w[:1] - self.x_shift @ slopes, slopes])
+
     def original_loss(self, loss: Array) -> Array:
         """A loss per target in the data's own units; inf where that is beyond float64."""
         with np.errstate(over="ignore", under="ignore"):
