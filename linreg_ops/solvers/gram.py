@@ -10,16 +10,16 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg
 
+from .. import kernels
 from .factor import AnyFactor, Factor, by_penalty
-from .problem import EPS, Array, Problem, one_blas_thread
+from .problem import EPS, Array, Problem
 from .state import Centred
 
 
 def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
     """The factor, penalty included, and the solution as it gives it, before refinement."""
     while True:
-        with one_blas_thread(problem):
-            weight, sums, gram, cross = accumulate(problem)
+        weight, sums, gram, cross = accumulate(problem)
         if problem.intercept:
             mean = sums / weight
             gram = gram - weight * np.outer(mean, mean)
@@ -62,23 +62,22 @@ def from_sums(sums: Centred, alpha: Array) -> tuple[AnyFactor, Array]:
 
 def accumulate(problem: Problem) -> tuple[float, Array, Array, Array]:
     """Σs, AᵀS1 [d], AᵀSA [d, d] and [1 A]ᵀSB [size, k], in one read and float64."""
-    first = int(problem.intercept)
-    weight, sums = 0.0, np.zeros(problem.d)
-    gram, cross = np.zeros((problem.d, problem.d)), np.zeros((problem.size, problem.k))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for a, b, s in problem.blocks():
-            ones = np.ones(len(a)) if s is None else s
-            weight += float(ones.sum())
-            sums += ones @ a
-            if problem.intercept:
-                cross[0] += ones @ b
-            if s is not None:
-                root = np.sqrt(s)[:, None]
-                a *= root
-                b = b * root
-            gram += a.T @ a  # NumPy computes one half of it
-            cross[first:] += a.T @ b
-    return weight, sums, gram, cross
+    problem.reads += 1
+    state = kernels.GramState(
+        problem.d,
+        problem.k,
+        x_shift=problem.x_shift,
+        y_shift=problem.y_shift,
+        x_scale=problem.x_scale,
+        y_scale=problem.y_scale,
+    )
+    for x, y, s in problem.raw_blocks(whole=True):
+        weights = None if s is None else s * problem.s_scale
+        targets = np.ascontiguousarray(y) if problem.k else None
+        state.update(np.ascontiguousarray(x), targets, sample_weight=weights)
+    sums = state.result()
+    cross = np.vstack([sums.y_sum, sums.xy]) if problem.intercept else sums.xy
+    return sums.weight, sums.x_sum, sums.xx, cross
 
 
 def _measure_again(problem: Problem, factor: Factor, penalty: Array) -> None:

@@ -168,8 +168,15 @@ class Problem:
 
     # The rows.
 
-    def raw_blocks(self) -> Iterator[tuple[Array, Array, Array | None]]:
-        """Rows of X as given, dense, with their Y and s; those of weight 0 are left out."""
+    def raw_blocks(self, whole: bool = False) -> Iterator[tuple[Array, Array, Array | None]]:
+        """Rows of X as given, dense, with their Y and s; those of weight 0 are left out.
+
+        All in one block with `whole`, where X can be had so without a copy.
+        """
+        no_copy = isinstance(self.x, np.ndarray) and self.x.flags.c_contiguous
+        if whole and no_copy and (self.s is None or np.all(self.s)):
+            yield self.x, self.y, self.s
+            return
         for begin in range(0, max(self.n, 1), self.rows_per_block):
             rows = slice(begin, min(begin + self.rows_per_block, self.n))
             x, y = self.x[rows], self.y[rows]

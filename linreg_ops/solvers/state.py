@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _gram_numpy as kernels
+from .. import kernels
 from .problem import EPS, Array, shift_and_spread
 
 # Rows of a block. The first block of all also says what is shifted by.
@@ -415,7 +415,7 @@ class GramState:
             if first:
                 ones = np.ones(first) if s is None else s[:first]
                 head = (_dense(x[:first]), y[:first], ones, which[:first])
-                self._head.append(tuple(np.array(a) for a in head))
+                self._head.append(tuple(np.array(a, order="C") for a in head))
                 if held + first == BLOCK:
                     self._settle()
             if first < len(kept):
@@ -432,9 +432,8 @@ class GramState:
     def _feed(self, x: Array, y: Array, s: Array | None, which: Array) -> None:
         assert self._kernel is not None
         fold = np.ascontiguousarray(which, np.int64) if self.folds > 1 else None
-        self._kernel.update(
-            np.ascontiguousarray(x), np.ascontiguousarray(y), sample_weight=s, fold=fold
-        )
+        targets = np.ascontiguousarray(y) if y.shape[1] else None
+        self._kernel.update(np.ascontiguousarray(x), targets, sample_weight=s, fold=fold)
 
     def _settle(self) -> None:
         """Chooses the shift by the rows so far, and sums them."""
@@ -454,7 +453,7 @@ class GramState:
         x_shift, y_shift = shift_and_spread(x, True)[0], shift_and_spread(y, True)[0]
         kernel = self._empty_kernel(x_shift, y_shift)
         fold = which.astype(np.int64) if self.folds > 1 else None
-        return kernel.update(x, y, sample_weight=s, fold=fold)
+        return kernel.update(x, y if y.shape[1] else None, sample_weight=s, fold=fold)
 
     def _empty_kernel(self, x_shift: Array, y_shift: Array) -> kernels.GramState:
         d, k = len(x_shift), len(y_shift)
@@ -511,6 +510,8 @@ def _numbers(value: Any, name: str) -> Array:
     array: Array = np.asarray(value)
     if array.dtype.kind in "iub" or array.dtype == object:
         array = array.astype(np.float64)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
         raise ValueError(f"{name} must be of floating type or integers, got {array.dtype.name}")
     return array
