@@ -26,11 +26,13 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / ".ci" / "matrix.json"  # docs/generate.py makes a table of it
 
-TENSORFLOWS = ("2.19", "2.20", "2.21")
+TENSORFLOWS = ("2.19", "2.20", "2.21", "2.22")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PAIRS = [f"{tensorflow}/{python}" for tensorflow in TENSORFLOWS for python in PYTHONS]
 # TensorFlow publishes no wheel for these.
 NO_WHEEL = {"2.19/3.13"}
+# What fails there is shown, and fails no run: a release candidate may change until it is final.
+ALLOWED_TO_FAIL = {"2.22": "2.22.0rc0 is a release candidate"}
 CELLS = [pair for pair in PAIRS if pair not in NO_WHEEL]
 
 COLUMNS = ("tensorflow", "python", "numpy", "keras", "tests", "commit")
@@ -152,7 +154,10 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="linreg_ops-matrix-") as folder:
             well, row = run_cell(cell, python, Path(folder), pytest_arguments)
-        all_well.append(well)
+        excuse = ALLOWED_TO_FAIL.get(cell.split("/")[0])
+        all_well.append(well or excuse is not None)
+        if excuse and not well:
+            row[4] += f" (allowed: {excuse})"
         summary.append(" | ".join(row))
         if options.write:
             record({cell: row})
