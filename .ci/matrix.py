@@ -26,11 +26,13 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / ".ci" / "matrix.json"  # docs/generate.py makes a table of it
 
-TENSORFLOWS = ("2.19", "2.20", "2.21")
+TENSORFLOWS = ("2.19", "2.20", "2.21", "2.22")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PAIRS = [f"{tensorflow}/{python}" for tensorflow in TENSORFLOWS for python in PYTHONS]
 # TensorFlow publishes no wheel for these.
 NO_WHEEL = {"2.19/3.13"}
+# Not final: what fails there is shown, and fails no run. pip takes one only where it is named.
+CANDIDATES = {"2.22": "2.22.0rc0"}
 CELLS = [pair for pair in PAIRS if pair not in NO_WHEEL]
 
 COLUMNS = ("tensorflow", "python", "numpy", "keras", "tests", "commit")
@@ -93,7 +95,12 @@ def run_cell(
         run("the last commit", "git", "clone", "--quiet", "--no-local", ROOT, source)
         commit = run("its name", "git", "rev-parse", "--short=7", "HEAD").strip()
         run("virtual environment", python, "-m", "venv", venv)
-        run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*")
+        run(
+            "TensorFlow",
+            *pip,
+            "install",
+            f"tensorflow=={CANDIDATES.get(tensorflow, tensorflow + '.*')}",
+        )
         run("wheel", *pip, "wheel", "--no-deps", "-w", wheels, ".")
         (wheel,) = wheels.glob("*.whl")
         run("install", *pip, "install", f"{wheel}[test]")
@@ -152,7 +159,10 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="linreg_ops-matrix-") as folder:
             well, row = run_cell(cell, python, Path(folder), pytest_arguments)
-        all_well.append(well)
+        candidate = cell.split("/")[0] in CANDIDATES
+        all_well.append(well or candidate)
+        if candidate and not well:
+            row[4] += " (a release candidate, allowed to)"
         summary.append(" | ".join(row))
         if options.write:
             record({cell: row})

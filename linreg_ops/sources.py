@@ -149,7 +149,7 @@ def _parquet(
     try:
         import pyarrow.dataset as ds
     except ImportError as error:
-        raise ImportError('Parquet needs pyarrow: pip install "linreg_ops[demo]"') from error
+        raise ImportError("Parquet needs pyarrow: pip install pyarrow") from error
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     dataset = ds.dataset(path, format="parquet")
@@ -290,7 +290,7 @@ def _bar(rows: int | None, done: int, wanted: bool | None) -> Any:
     except ImportError:
         if wanted is None:
             return nullcontext(lambda rows, size: None)
-        raise ImportError('progress needs rich: pip install "linreg_ops[demo]"') from None
+        raise ImportError("progress needs rich: pip install rich") from None
     return _Bar(rows, done)
 
 

@@ -618,8 +618,38 @@ def test_version(run):
     assert run("--version").stdout == f"linreg-ops {linreg_ops.__version__}\n"
 
 
-def test_completion_is_offered(run):
-    assert "--show-completion" in run("--help").stdout
+def test_completion(tmp_path):
+    """As a shell asks for it: of a command, of an option, of an option's value."""
+    (tmp_path / "data.csv").write_text("a,y\n1,2\n")
+
+    def completed(line):
+        environment = {
+            "_LINREG_OPS_COMPLETE": "complete_bash", "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "linreg_ops"],
+            cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert completed("linreg-ops su") == ["summary"]
+    assert completed("linreg-ops fit data.csv --sol") == ["--solver"]
+    assert completed("linreg-ops fit data.csv --solver e") == ["exact"]
+
+
+def test_completion_is_installed_under_the_home_folder(tmp_path):
+    # The variable lets the shell be named; else it is that of the process that called.
+    environment = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "linreg_ops", "--install-completion", "bash"],
+        env=os.environ | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    script = (tmp_path / ".bash_completions" / "linreg-ops.sh").read_text()
+    assert "complete -o default -F _linreg_ops_completion linreg-ops" in script
+    assert "linreg-ops.sh" in (tmp_path / ".bashrc").read_text()
 
 
 def test_info(run):

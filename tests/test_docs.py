@@ -74,6 +74,7 @@ RUN_ELSEWHERE = {
     ),
     'pip install ".[benchmark]"': "benchmarks/gpu_host.sh",
     "python -m benchmarks --quick": "tests/test_benchmarks.py",
+    "linreg-ops --install-completion": "tests/test_cli.py",
     "python examples/multi_worker.py": "tests/test_distribution.py",
 }
 

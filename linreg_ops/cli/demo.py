@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
-from .terminal import Picture, console, count, duration, fail, without_tensorflow_logs, writing
+from .terminal import (
+    Picture,
+    console,
+    count,
+    duration,
+    fail,
+    say,
+    show_columns,
+    without_tensorflow_logs,
+    writing,
+)
 
 if TYPE_CHECKING:
     from ..demo import Data, Result
@@ -38,20 +46,27 @@ def _positive(value: float | None) -> float | None:
 def demo(
     data: Annotated[Dataset, typer.Option(help="What to train on.")] = Dataset.LINE,
     steps: Annotated[
-        int | None, typer.Option(min=1, show_default="50; diabetes: 500", help="Training steps.")
+        int | None,
+        typer.Option(
+            metavar="NUMBER", min=1, show_default="50; diabetes: 500", help="Training steps."
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
+            metavar="NUMBER",
             callback=_positive,
             show_default="0.1 / points; diabetes: 0.0005",
             help="The step along the gradient of a sum: more points need a smaller one.",
         ),
     ] = None,
     points: Annotated[
-        int | None, typer.Option(min=2, show_default="50", help="Points on the line.")
+        int | None,
+        typer.Option(metavar="NUMBER", min=2, show_default="50", help="Points on the line."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise and the first weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Seed of the noise and the first weights.")
+    ] = 0,
     million: Annotated[
         bool, typer.Option(help="Time a million points too, where a pass over the data counts.")
     ] = True,
@@ -75,8 +90,8 @@ def demo(
     rate = learning_rate or (job.rate_for(len(problem.y)) if line else 0.0005)
 
     results = _train(problem, seed, rate, steps, job.RUNS)
-    console.print(_heading(problem, steps, rate))
-    console.print(_comparison(problem, results, line=line))
+    say(_heading(problem, steps, rate))
+    _compare(problem, results, line=line)
     console.print(
         f"[dim]Loss: ½ Σ (xw - y)². vs stock: largest relative difference between the loss "
         f"curves; float32 rounds at {np.finfo(np.float32).eps:.1e}. Time: one whole training, "
@@ -92,7 +107,7 @@ def demo(
     if output is None:
         output = Path("linreg_demo.png" if line else "linreg_diabetes.png")
     _draw(problem, results, output)
-    console.print(f"Picture: {output}", soft_wrap=True, markup=False)
+    say(f"Picture: {output}")
 
 
 def _heading(data: Data, steps: int, rate: float) -> str:
@@ -130,53 +145,40 @@ def _at_a_million(data: Data, seed: int, rate: float) -> None:
     many = job.resampled(data, _MANY, seed)
     rate *= len(data.y) / _MANY
     results = _train(many, seed, rate, _MANY_STEPS, runs=3)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("", no_wrap=True)
-    for column in ("time", "per step", "vs stock"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in results:
-        table.add_row(
-            result.name,
-            duration(result.seconds),
-            duration(result.seconds / _MANY_STEPS),
-            f"{results[0].seconds / result.seconds:.1f} times as fast",
-        )
-    console.print(_heading(many, _MANY_STEPS, rate))
-    console.print(table)
+    say(_heading(many, _MANY_STEPS, rate))
+    columns = {
+        "time": [duration(result.seconds) for result in results],
+        "per step": [duration(result.seconds / _MANY_STEPS) for result in results],
+        "vs stock": [f"{results[0].seconds / r.seconds:.1f} times as fast" for r in results],
+    }
+    show_columns("", [result.name for result in results], list(columns.items()))
     console.print(
         "[dim]At a few points a step's time is Python's and TensorFlow's, and only leaving their "
         "loop helps. At a million it is the data's: the fused op reads them once per step.[/dim]"
     )
 
 
-def _comparison(data: Data, results: list[Result], *, line: bool) -> Table:
+def _compare(data: Data, results: list[Result], *, line: bool) -> None:
     from ..demo import difference
 
     exact, loss, name = _least_squares(data, line=line)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("", no_wrap=True)
-    columns = ["intercept", "slope"] if line else ["intercept", "‖coef‖", "R²"]
-    # The time is what one came for: in a narrow terminal the others give way.
-    for column in [*columns, "final loss", "vs stock"]:
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True, min_width=7)
-
-    def summary(w: Any) -> list[str]:
-        if line:
-            return [f"{w[0]:.5f}", f"{w[1]:.5f}"]
-        return [f"{w[0]:.2f}", f"{np.linalg.norm(w[1:]):.3f}", f"{_r_squared(data, w):.5f}"]
-
-    for result in results:
-        table.add_row(
-            result.name,
-            *summary(result.w),
-            f"{result.losses[-1]:.6g}",
-            f"{difference(result.losses, results[0].losses):.1e}",
-            duration(result.seconds),
-        )
-    table.add_section()
-    table.add_row(name, *summary(exact), f"{loss:.6g}", "", "", style="dim")
-    return table
+    weights = [*(result.w for result in results), exact]
+    if line:
+        columns = {
+            "intercept": [f"{w[0]:.5f}" for w in weights],
+            "slope": [f"{w[1]:.5f}" for w in weights],
+        }
+    else:
+        columns = {
+            "intercept": [f"{w[0]:.2f}" for w in weights],
+            "‖coef‖": [f"{np.linalg.norm(w[1:]):.3f}" for w in weights],
+            "R²": [f"{_r_squared(data, w):.5f}" for w in weights],
+        }
+    columns["final loss"] = [*(f"{result.losses[-1]:.6g}" for result in results), f"{loss:.6g}"]
+    stock = results[0].losses
+    columns["vs stock"] = [*(f"{difference(r.losses, stock):.1e}" for r in results), ""]
+    columns["time"] = [*(duration(result.seconds) for result in results), ""]
+    show_columns("", [*(result.name for result in results), name], list(columns.items()))
 
 
 def _least_squares(data: Data, *, line: bool) -> tuple[Any, float, str]:

@@ -97,7 +97,9 @@ def fit(
             help="Hold out this share of the rows, and score them.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which rows --test and --cv hold out.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="NUMBER", min=0, help="Which rows --test and --cv hold out.")
+    ] = 0,
     save: Annotated[
         Path | None,
         typer.Option(metavar="FILE", callback=_model_path, help="The model, for `predict`: .json."),

@@ -115,7 +115,7 @@ def count(number: int, what: str) -> str:
 def duration(seconds: float) -> str:
     """Three digits of a time.
 
-    >>> duration(2.345e-5), duration(0.0123), duration(12.3)
+    >>> duration(2.34e-5), duration(0.0123), duration(12.3)
     ('23.4 µs', '12.3 ms', '12.3 s')
     """
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
