@@ -44,10 +44,10 @@ class GramState:
     fold, and on `d` and `k`, alone: not on batches, threads, the dtype that the same numbers come
     in, checkpoints, or the instruction set among those with a fused multiply-add.
 
-    A block's sums are four chains of 256 multiply-adds (Higham, Accuracy and Stability of Numerical
-    Algorithms, section 3.1); blocks are added by Knuth's TwoSum, with their rounding errors kept.
-    An entry's error is at most about 260·2⁻⁵³ of the sum of its terms' sizes, whatever the number
-    of rows. NaN and infinity spread as in the formulas, from rows of weight 0 too.
+    A block's sums are eight chains of 128 multiply-adds (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1); blocks are added by Knuth's TwoSum, with their rounding
+    errors kept. An entry's error is at most about 140·2⁻⁵³ of the sum of its terms' sizes, whatever
+    the number of rows. NaN and infinity spread as in the formulas, from rows of weight 0 too.
 
     The state takes 16 bytes for each of d²/2 + d k numbers and 8 KiB for each of d + k + 1 columns,
     all of it once per fold.

@@ -116,7 +116,7 @@ def test_errors_stay_within_their_bound(isa, dtype):
         exact = truth(*wide)
         sizes = truth(*map(np.abs, wide))
     for a, b, size in zip(found, exact, sizes, strict=True):
-        assert np.all(np.abs(a - b) <= 262 * U * size)
+        assert np.all(np.abs(a - b) <= 138 * U * size)
 
 
 def test_the_error_does_not_grow_with_the_rows():
@@ -126,7 +126,7 @@ def test_the_error_does_not_grow_with_the_rows():
     for _ in range(22):
         state.merge(state)
     exact = np.longdouble(B) * 2**22 * np.longdouble(1 / 3) ** 2
-    assert abs(state.result().xx[0, 0] - exact) <= 262 * U * exact
+    assert abs(state.result().xx[0, 0] - exact) <= 138 * U * exact
     plain = np.float64(0)
     block = state.result().xx[0, 0] / 2**22
     for _ in range(2**20):

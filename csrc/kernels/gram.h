@@ -10,8 +10,8 @@
 // and on d and k, alone: not on batches, threads, types that hold the same numbers, an interruption
 // in between, or the instruction set among those with a fused multiply-add.
 //
-// A block's sums are four chains of 256 multiply-adds, added up; blocks are added with their
-// rounding errors kept beside. The error of a sum is bounded by about 260·2⁻⁵³ of the sum of its
+// A block's sums are eight chains of 128 multiply-adds, added up; blocks are added with their
+// rounding errors kept beside. The error of a sum is bounded by about 140·2⁻⁵³ of the sum of its
 // terms' sizes, for any n.
 #pragma once
 

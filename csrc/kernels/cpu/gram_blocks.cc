@@ -38,7 +38,11 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
                                              std::min<std::int64_t>(2 * workers, most), most);
   blocks = std::clamp<std::int64_t>(max_blocks, 1, blocks);
 
-  panels_per_pack = std::max<std::int64_t>(CeilDiv(layout.panels, 8 * std::int64_t{workers}), 1);
+  // Tasks of a run's rows by some panels, which are wide enough to be read in one go.
+  constexpr std::int64_t kPackAtLeast = 16;
+  const std::int64_t parts =
+      std::min(CeilDiv(layout.panels, kPackAtLeast), 2 * std::int64_t{workers});
+  panels_per_pack = std::max<std::int64_t>(CeilDiv(layout.panels, parts), 1);
   rights_per_task = 16;
   while (rights_per_task > 2 && TileTasks(layout, rights_per_task) < 8 * workers) {
     rights_per_task /= 2;
@@ -60,7 +64,7 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
   scratch_bytes = of_worker.bytes();
 
   Reserve reserve;
-  slots_offset = reserve(shared ? layout.margins() * kDouble : blocks * sums_bytes);
+  slots_offset = reserve(shared ? kRuns * layout.margins() * kDouble : blocks * sums_bytes);
   if (shared) {
     packed_offset = reserve(packed_bytes);
     left_offset = reserve(left_bytes);
@@ -112,8 +116,7 @@ class Runner {
     stage_ = 0;
     step_blocks_ = std::min(plan_.blocks, count_ - begin_);
     if (!plan_.shared) return static_cast<int>(step_blocks_);
-    return static_cast<int>(
-        std::max<std::int64_t>(CeilDiv(layout_.panels, plan_.panels_per_pack), 1));
+    return static_cast<int>(Runs(Shared()) * PackParts());
   }
 
   int Next() {
@@ -123,9 +126,7 @@ class Runner {
     }
     stage_ = 1;
     if (plan_.shared) return static_cast<int>(TileTasks(layout_, plan_.rights_per_task)) + 1;
-    constexpr std::int64_t kNumbers = 1 << 15;  // to add in one task, at least
-    const std::int64_t tasks = step_blocks_ * layout_.size() / kNumbers;
-    return static_cast<int>(std::clamp<std::int64_t>(tasks, 1, 4 * plan_.workers));
+    return static_cast<int>(AddTasks());
   }
 
   void RunTask(int task, int worker) {
@@ -154,9 +155,14 @@ class Runner {
     const double* const weights = Weights(block, scratch, slot + layout_.weight());
     double* const left =
         weights == nullptr ? nullptr : reinterpret_cast<double*>(scratch + plan_.left_offset);
+    double* const margins = slot + layout_.x_sum();
+    double* const more = reinterpret_cast<double*>(scratch + plan_.margins_offset);
     for (std::int64_t run = 0; run < Runs(block); ++run) {
-      PackRun(block, run, 0, layout_.panels, weights, scratch, packed, left,
-              slot + layout_.x_sum());
+      double* const of_run = run == 0 ? margins : more;
+      PackRun(block, run, 0, layout_.panels, weights, packed, left, of_run);
+      for (std::int64_t i = 0; run > 0 && i < layout_.weight() - layout_.x_sum(); ++i) {
+        margins[i] += more[i];
+      }
       for (std::int64_t g = 0; g < layout_.groups; ++g) {
         MultiplyRun(block, run, g, g * kGramGroup, layout_.panels, packed, left,
                     slot + layout_.TilesBefore(g, g * kGramGroup) * kGramTile);
@@ -164,19 +170,20 @@ class Runner {
     }
   }
 
+  std::int64_t AddTasks() const {
+    constexpr std::int64_t kNumbers = 1 << 15;  // to add in one task, at least
+    const std::int64_t tasks = step_blocks_ * layout_.size() / kNumbers;
+    return std::clamp<std::int64_t>(tasks, 1, 4 * plan_.workers);
+  }
+
   void AddSlots(std::int64_t task) const {
-    const std::int64_t share = RoundUp(CeilDiv(layout_.size(), Tasks()), kGramPanel);
+    const std::int64_t share = RoundUp(CeilDiv(layout_.size(), AddTasks()), kGramPanel);
     const std::int64_t from = task * share, to = std::min(from + share, layout_.size());
     if (from >= to) return;
     for (std::int64_t i = 0; i < step_blocks_; ++i) {
       const GramBlock& block = blocks_[begin_ + i];
       kernels_.accumulate(Slot(i) + from, block.sum + from, block.error + from, to - from);
     }
-  }
-
-  std::int64_t Tasks() const {
-    constexpr std::int64_t kNumbers = 1 << 15;
-    return std::clamp<std::int64_t>(step_blocks_ * layout_.size() / kNumbers, 1, 4 * plan_.workers);
   }
 
   // A shared block.
@@ -192,21 +199,26 @@ class Runner {
            run * layout_.x_panels * kGramPanelSize;
   }
 
+  std::int64_t PackParts() const { return CeilDiv(layout_.panels, plan_.panels_per_pack); }
+
   void PackPart(std::int64_t task, char* scratch) const {
     const GramBlock& block = Shared();
-    const std::int64_t from = task * plan_.panels_per_pack;
+    const std::int64_t run = task / PackParts();
+    const std::int64_t from = task % PackParts() * plan_.panels_per_pack;
     const std::int64_t to = std::min(from + plan_.panels_per_pack, layout_.panels);
     double unused[kGramPanel];
     double* const total = task == 0 ? Margins() + layout_.weight() - layout_.x_sum() : unused;
     const double* const weights = Weights(block, scratch, total);
-    for (std::int64_t run = 0; run < Runs(block); ++run) {
-      PackRun(block, run, from, to, weights, scratch, Packed(run),
-              weights == nullptr ? nullptr : Left(run), Margins());
-    }
+    PackRun(block, run, from, to, weights, Packed(run), weights == nullptr ? nullptr : Left(run),
+            Margins() + run * layout_.margins());
   }
 
   void AddMargins() const {
     const GramBlock& block = Shared();
+    for (std::int64_t run = 1; run < Runs(block); ++run) {
+      const double* const more = Margins() + run * layout_.margins();
+      for (std::int64_t i = 0; i < layout_.weight() - layout_.x_sum(); ++i) Margins()[i] += more[i];
+    }
     kernels_.accumulate(Margins(), block.sum + layout_.x_sum(), block.error + layout_.x_sum(),
                         layout_.margins());
   }
@@ -269,11 +281,9 @@ class Runner {
     return weights;
   }
 
-  // Panels from ... to − 1 of a run: packed, and their margins added to those of the block.
+  // Panels from ... to − 1 of a run, and the run's part of their margins.
   void PackRun(const GramBlock& block, std::int64_t run, std::int64_t from, std::int64_t to,
-               const double* weights, char* scratch, double* packed, double* left,
-               double* margins) const {
-    double* const of_run = reinterpret_cast<double*>(scratch + plan_.margins_offset);
+               const double* weights, double* packed, double* left, double* margins) const {
     const std::int64_t y_sum = layout_.y_sum() - layout_.x_sum();
     const std::int64_t squares = layout_.squares() - layout_.x_sum();
     const std::int64_t begin = run * kGramRunRows;
@@ -283,16 +293,15 @@ class Runner {
     const auto pack = [&](bool of_y, std::int64_t first, std::int64_t last) {
       const std::int64_t panels = last - first;
       if (panels <= 0) return;
-      double* const sum = of_run + (of_y ? y_sum : 0) + first * kGramPanel;
       GramPack p = {};
       p.columns = of_y ? layout_.k : layout_.d;
       p.scale = of_y ? input_.y_scale : input_.x_scale;
       p.offset = of_y ? input_.y_offset : input_.x_offset;
       p.first_panel = first;
       p.panels = panels;
-      p.sum = sum;
-      p.squares = of_y ? of_run + squares + first * kGramPanel : nullptr;
-      std::fill(sum, sum + panels * kGramPanel, 0.0);
+      p.sum = margins + (of_y ? y_sum : 0) + first * kGramPanel;
+      p.squares = of_y ? margins + squares + first * kGramPanel : nullptr;
+      std::fill(p.sum, p.sum + panels * kGramPanel, 0.0);
       if (of_y) std::fill(p.squares, p.squares + panels * kGramPanel, 0.0);
       const auto segment = [&](std::int64_t from_row, std::int64_t to_row) {
         const std::int64_t at = (from_row - begin) * kGramPanel + first * kGramPanelSize;
@@ -320,15 +329,9 @@ class Runner {
         p.end = array.end;
         kernels_.pack[static_cast<int>(array.type)](p);
       }
-      AddRun(run, sum, margins + (sum - of_run), panels * kGramPanel);
-      if (of_y) AddRun(run, p.squares, margins + (p.squares - of_run), panels * kGramPanel);
     };
     pack(false, from, std::min(to, layout_.x_panels));
     pack(true, std::max(from, layout_.x_panels) - layout_.x_panels, to - layout_.x_panels);
-  }
-
-  static void AddRun(std::int64_t run, const double* add, double* to, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) to[i] = run == 0 ? add[i] : to[i] + add[i];
   }
 
   void MultiplyRun(const GramBlock& block, std::int64_t run, std::int64_t g, std::int64_t from,

@@ -16,9 +16,12 @@ namespace cpu {
 
 constexpr std::int64_t kGramPanel = 8;      // columns
 constexpr std::int64_t kGramTile = 64;      // doubles
-constexpr std::int64_t kGramGroup = 8;      // panels
-constexpr std::int64_t kGramRunRows = 256;  // rows of one chain of multiply-adds
-constexpr std::int64_t kGramPanelSize = kGramRunRows * kGramPanel;  // a packed panel, in doubles
+constexpr std::int64_t kGramGroup = 9;      // panels
+constexpr std::int64_t kGramRunRows = 128;  // rows of one chain of multiply-adds
+
+// From one packed panel to the next, in doubles: a cache line more than a panel has, so that the
+// same row of several panels does not fall into one set of a cache.
+constexpr std::int64_t kGramPanelSize = (kGramRunRows + 1) * kGramPanel;
 
 // Rows to pack into some panels of a run: all of one array, of one type.
 struct GramPack {
