@@ -59,14 +59,19 @@ def _times(s: Session, calls: dict[str, Call]) -> dict[str, Timing]:
     """Everyone in turn, in an order that is shuffled: these calls take long, and are warm."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
-    for _ in range(s.mode.rounds):
-        shuffle(order)
-        for name in order:
-            gc.collect()
-            settle()
-            start = time.perf_counter()
-            calls[name]()
-            samples[name].append(time.perf_counter() - start)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(s.mode.rounds):
+            shuffle(order)
+            for name in order:
+                if s.threads > 1:
+                    settle()
+                start = time.perf_counter()
+                calls[name]()
+                samples[name].append(time.perf_counter() - start)
+    finally:
+        gc.enable()
     return {name: timing(found) for name, found in samples.items()}
 
 

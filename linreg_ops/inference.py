@@ -49,15 +49,34 @@ def of_fit(problem: Problem, factor: AnyFactor, residual: Array, error: float) -
 
 
 def _basis(problem: Problem, factor: Factor, unit: Array, residual: Array, error: float) -> Basis:
-    y = np.asarray(problem.y, np.float64)
-    s = np.ones(problem.n) if problem.s is None else problem.s
+    rows, logs = problem.n, 0.0
+    if problem.s is not None:
+        used = problem.s[problem.s > 0]
+        rows, logs = len(used), float(np.log(used).sum())
     with np.errstate(all="ignore"):
-        mean = s @ y / s.sum() if problem.intercept else 0.0
-        total = s @ np.square(y - mean)
-    used = s[s > 0]
-    logs = 0.0 if problem.s is None else float(np.log(used).sum())
-    head = (len(used), logs, problem.intercept, factor.rank, factor.condition)
+        total = _spread(problem.y, problem.s, problem.intercept)
+    head = (rows, logs, problem.intercept, factor.rank, factor.condition)
     return Basis(*head, unit, residual, total, error)
+
+
+def _spread(y: Array, s: Array | None, intercept: bool) -> Array:
+    """Σ s (y - ȳ)² of each column, or Σ s y²; block by block, as y may be large."""
+    k = y.shape[1]
+    step = max(1, 2**18 // max(k, 1))
+    shift = np.zeros(k)
+    weight, first, second = 0.0, np.zeros(k), np.zeros(k)
+    for read in range(2 if intercept else 1):
+        weight, first, second = 0.0, np.zeros(k), np.zeros(k)
+        for begin in range(0, len(y), step):
+            rows = slice(begin, begin + step)
+            b = np.subtract(y[rows], shift, dtype=np.float64)
+            ones = np.ones(len(b)) if s is None else s[rows]
+            weight += float(ones.sum())
+            first += ones @ b
+            second += np.einsum("i,ij,ij->j", ones, b, b)
+        if intercept and read == 0:
+            shift = first / weight
+    return second - np.square(first) / weight if intercept else second
 
 
 def of_sums(

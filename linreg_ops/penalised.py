@@ -187,12 +187,11 @@ class RidgeCV(Ridge):
         folds, fold = self._folds(x, targets)
         state = GramState(folds).update(x, targets, s, fold=fold)
         rows = targets.reshape(len(targets), -1)
-        problem = Problem(x, rows, s, intercept=self.fit_intercept)
         errors = None
         if self.cv is None:
+            blocks = Problem(x, rows, s, intercept=self.fit_intercept).raw_blocks()
             sums = state.centred(intercept=self.fit_intercept)
-            alphas = self._alphas()
-            errors = penalties.leave_one_out(sums, problem.raw_blocks(), alphas, self.fit_intercept)
+            errors = penalties.leave_one_out(sums, blocks, self._alphas(), self.fit_intercept)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what sums cannot tell, X can
             self._fit_sums(state, errors)
