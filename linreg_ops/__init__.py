@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from .estimator import LinearRegression, Ridge
     from .ops import (
         Descent,
+        Gram,
         LossAndGrad,
         gradient_descent,
+        gram,
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
@@ -53,11 +55,13 @@ if TYPE_CHECKING:
 # What `import *` brings: no module, whose name could be one of the user's (keras).
 __all__ = [
     "Descent",
+    "Gram",
     "LinearRegression",
     "LossAndGrad",
     "Ridge",
     "build_info",
     "gradient_descent",
+    "gram",
     "linear_l2_loss",
     "linear_l2_loss_and_grad",
     "patch",
@@ -69,8 +73,10 @@ __all__ = [
 # comes in milliseconds, without TensorFlow.
 _HOME = {
     "Descent": "ops",
+    "Gram": "ops",
     "LossAndGrad": "ops",
     "gradient_descent": "ops",
+    "gram": "ops",
     "linear_l2_loss": "ops",
     "linear_l2_loss_and_grad": "ops",
     "LinearRegression": "estimator",
