@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import accuracy, descent, solvers, threads
+from . import accuracy, descent, gram, solvers, threads
 from .harness import Session, resident_growth
 from .problem import Problem
 from .results import EAGER, KERNELS, Row
@@ -154,6 +154,7 @@ SUITES: dict[str, Suite] = {
     "grid": grid,
     "eager_call": eager_call,
     "descent": descent.suite,
+    "gram": gram.suite,
     "half": half,
     "threads": threads.suite,
     "accuracy": accuracy.suite,

@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from .estimator import LinearRegression
     from .ops import (
         Descent,
+        Gram,
         LossAndGrad,
         gradient_descent,
+        gram,
         linear_l2_loss,
         linear_l2_loss_and_grad,
     )
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 # What `import *` brings: no module, whose name could be one of the user's (keras).
 __all__ = [
     "Descent",
+    "Gram",
     "GramState",
     "LinearRegression",
     "LossAndGrad",
@@ -63,6 +66,7 @@ __all__ = [
     "RidgeCV",
     "build_info",
     "gradient_descent",
+    "gram",
     "least_squares",
     "linear_l2_loss",
     "linear_l2_loss_and_grad",
@@ -76,8 +80,10 @@ __all__ = [
 # comes in milliseconds, without TensorFlow.
 _HOME = {
     "Descent": "ops",
+    "Gram": "ops",
     "LossAndGrad": "ops",
     "gradient_descent": "ops",
+    "gram": "ops",
     "linear_l2_loss": "ops",
     "linear_l2_loss_and_grad": "ops",
     "GramState": "solvers.state",

@@ -8,13 +8,16 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from . import _gradients, _interruptible, _library, _pfor, _statistics, stock
+from . import _gradients, _gram_op, _interruptible, _library, _pfor, _statistics, stock
+from ._gram_op import Gram as Gram
+from ._gram_op import gram as gram
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
 
 _ops = _library.load()
 _gradients.register()
+_gram_op.register()
 _pfor.register()
 _statistics.register()
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = [
     "linreg_ops",
     "linreg_ops._gram",
+    "linreg_ops._gram_op",
     "linreg_ops._library",
     "linreg_ops._patch",
     "linreg_ops.cli.terminal",
