@@ -158,7 +158,7 @@ struct Device {
   std::int64_t shared_reserved = 0;  // of each block's, by the driver
   std::int64_t l2_bytes = 0;
   bool cooperative_launch = false;
-  bool bulk_copies = false;  // cp.async.bulk instead of cp.async; same bits
+  int code = 0;  // the compute capability that the kernels' code here was compiled for
 };
 
 // The current device of the calling thread. Names the driver that is needed if it is too old.

@@ -75,19 +75,18 @@ Problem MakeProblem(const py::object& x_array, const py::object& w_array, const 
   return p;
 }
 
-cuda::Device CurrentDevice(bool bulk_copies) {
+cuda::Device CurrentDevice() {
   cuda::Device device;
   Throw(cuda::CurrentDevice(&device));
-  device.bulk_copies = device.bulk_copies && bulk_copies;
   return device;
 }
 
 py::tuple LossAndGrad(const py::object& x, const py::object& w, const py::object& y, bool intercept,
-                      const py::object& sample_weight, bool loss_per_target, std::uintptr_t stream,
-                      bool bulk_copies) {
+                      const py::object& sample_weight, bool loss_per_target,
+                      std::uintptr_t stream) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight, stream);
   const DeviceGuard guard(p.device);
-  const cuda::Device device = CurrentDevice(bulk_copies);
+  const cuda::Device device = CurrentDevice();
   std::vector<std::int64_t> loss_shape;
   if (loss_per_target && p.w_shape.size() == 2) loss_shape = {p.w_shape[1]};
   DeviceArray loss(p.data.w_type, loss_shape, p.device, ToStream(stream));
@@ -106,7 +105,7 @@ py::tuple GradientDescent(
     const py::object& x, const py::object& w, const py::object& y,
     const py::array_t<double, py::array::c_style | py::array::forcecast>& learning_rate,
     std::int64_t num_steps, bool intercept, const py::object& sample_weight, double momentum,
-    std::uintptr_t stream, bool bulk_copies, bool cooperative_launch) {
+    std::uintptr_t stream, bool cooperative_launch) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight, stream);
   if (learning_rate.ndim() > 1) {
     throw py::value_error("learning_rate must be a scalar or have num_steps entries");
@@ -116,7 +115,7 @@ py::tuple GradientDescent(
     throw py::value_error("num_steps must be between 0 and 2^40, got " + std::to_string(num_steps));
   }
   const DeviceGuard guard(p.device);
-  cuda::Device device = CurrentDevice(bulk_copies);
+  cuda::Device device = CurrentDevice();
   device.cooperative_launch = device.cooperative_launch && cooperative_launch;
   Descent descent;
   descent.num_steps = num_steps;
@@ -177,12 +176,13 @@ py::bytes ToHost(const DeviceArray& array, std::uintptr_t stream) {
 }
 
 py::dict DeviceProperties() {
-  const cuda::Device device = CurrentDevice(true);
+  const cuda::Device device = CurrentDevice();
   py::dict result;
   result["multiprocessors"] = device.multiprocessors;
   result["compute_capability"] = device.compute_capability;
   result["shared_per_block"] = device.shared_per_block;
   result["l2_bytes"] = device.l2_bytes;
+  result["code"] = device.code;
   result["cooperative_launch"] = device.cooperative_launch;
   return result;
 }
@@ -192,7 +192,7 @@ py::dict DeviceProperties() {
 void RegisterCuda(py::module_& module) {
   using namespace py::literals;
   py::module_ m = module.def_submodule("cuda", "The kernels on GPU arrays.");
-  // Local: the tests' emulation has another class of this name.
+  // Local: the tests' PTX runner has another class of this name.
   py::class_<DeviceArray>(m, "DeviceArray", py::module_local(),
                           "A contiguous array on a GPU, for any DLPack consumer.")
       .def_property_readonly("shape",
@@ -212,10 +212,10 @@ void RegisterCuda(py::module_& module) {
   m.def("device_properties", &DeviceProperties);
   m.def("loss_and_grad", &LossAndGrad, "x"_a, "w"_a, "y"_a = py::none(), py::kw_only(),
         "intercept"_a = false, "sample_weight"_a = py::none(), "loss_per_target"_a = false,
-        "stream"_a = 0, "bulk_copies"_a = true);
+        "stream"_a = 0);
   m.def("gradient_descent", &GradientDescent, "x"_a, "w"_a, "y"_a, "learning_rate"_a, "num_steps"_a,
         py::kw_only(), "intercept"_a = false, "sample_weight"_a = py::none(), "momentum"_a = 0.0,
-        "stream"_a = 0, "bulk_copies"_a = true, "cooperative_launch"_a = true);
+        "stream"_a = 0, "cooperative_launch"_a = true);
 }
 
 }  // namespace linreg_ops

@@ -53,13 +53,15 @@ struct DescentParts {
   std::int64_t bytes;
 
   DescentParts(const Data& data, const Descent& descent, const Device& device, void* workspace)
-      : plan(PlanFused(data, device, Purpose::kDescent)),
+      : plan(PlanFused(data, device)),
         count(data.shape.weight_rows() * data.shape.k),
         every_block_updates(plan.blocks == 1 || plan.blocks * count <= kRepeatedUpdateLoads) {
     const std::int64_t state_bytes =
         count * static_cast<std::int64_t>(SizeOf(AccumulatorType(data.x_type)));
     WorkspaceParts parts(workspace);
-    w_state = parts.Take(state_bytes);
+    const std::int64_t copies =
+        plan.path == Path::kRows && every_block_updates ? std::int64_t{plan.blocks} : 1;
+    w_state = parts.Take(copies * state_bytes);
     rates = parts.Take<double>(descent.num_rates > 1 ? descent.num_rates * 8 : 0);
     if (plan.path == Path::kChunks) {
       v_state = parts.Take(state_bytes);
@@ -68,7 +70,7 @@ struct DescentParts {
       grad = parts.Take(state_bytes);
       loss_grad = parts.Take(LossGradBytes(data, device));
     } else {
-      v_state = parts.Take(state_bytes * (every_block_updates ? plan.blocks : 1));
+      v_state = parts.Take(copies * state_bytes);
       barrier = parts.Take<unsigned>(sizeof(unsigned));
       done = parts.Take<std::int64_t>(plan.blocks * 8);
       partials = parts.Take<double>(PartialsBytes(data, plan, 2));
@@ -188,7 +190,7 @@ Status EnqueueSteps(const Call& call, std::int64_t per_graph, const Enqueue& enq
 // The fused kernel's arguments, with everything but the passes of a launch.
 Status MakeArgs(const Call& call, FusedArgs* args) {
   const DescentParts& parts = call.parts;
-  *args = MakeFusedArgs(call.data, call.data.w_type, parts.plan, call.device, parts.partials);
+  *args = MakeFusedArgs(call.data, call.data.w_type, parts.plan, parts.partials);
   args->finish.loss_type = args->finish.grad_type = call.data.w_type;
   DescentArgs& steps = args->descent;
   steps.num_steps = call.descent.num_steps;

@@ -72,11 +72,11 @@ Status CurrentDevice(Device* device) {
   device->l2_bytes = get(cudaDevAttrL2CacheSize);
   device->cooperative_launch = get(cudaDevAttrCooperativeLaunch) != 0;
   if (!status.ok()) return status;
-  // A build for older GPUs alone runs on newer ones, but its code has no such copies.
+  // A build for older GPUs alone runs on newer ones.
   cudaFuncAttributes attributes = {};
   status = CheckCuda(cudaFuncGetAttributes(&attributes, ProbeKernel),
                      "loading the kernels on CUDA device " + std::to_string(ordinal));
-  device->bulk_copies = attributes.ptxVersion >= 90;
+  device->code = attributes.ptxVersion;
   return status;
 }
 

@@ -6,46 +6,27 @@
 
 namespace linreg_ops {
 namespace cuda {
-namespace {
-
-RowArray Rows(const void* array, std::int64_t row_elements, DType type) {
-  if (array == nullptr) return {};
-  return {static_cast<const unsigned char*>(array),
-          row_elements * static_cast<std::int64_t>(SizeOf(type))};
-}
-
-}  // namespace
-
 std::int64_t PartialsBytes(const Data& data, const FusedPlan& plan, int sets) {
   const Shape& shape = data.shape;
   return sets * plan.blocks * (shape.weight_rows() * shape.k + shape.k) * 8;
 }
 
-FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, const Device& device,
-                        double* partials) {
+FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, double* partials) {
   const Shape& shape = data.shape;
   FusedArgs args;
   args.plan = plan;
-  args.ring.x = Rows(data.x, shape.d, data.x_type);
-  args.ring.y = Rows(data.y, shape.k, data.w_type);
-  args.ring.s = Rows(data.sample_weight, 1, data.w_type);
-  args.ring.n = shape.n;
-  args.ring.tiles = plan.tiles;
-  args.ring.stage_bytes = plan.stage_bytes;
-  args.ring.y_offset = plan.y_offset;
-  args.ring.s_offset = plan.s_offset;
-  args.ring.rows_per_tile = plan.rows_per_tile;
-  args.ring.stages = plan.stages;
-  args.ring.bulk = device.bulk_copies;
+  args.x = data.x;
+  args.y = data.y;
+  args.s = data.sample_weight;
+  args.n = shape.n;
   args.w = data.w;
   args.w_type = w_type;
   args.y_type = data.w_type;
   args.d = static_cast<int>(shape.d);
   args.k = static_cast<int>(shape.k);
   args.intercept = shape.intercept;
-  const auto load_bytes = static_cast<std::uintptr_t>(plan.vector) * SizeOf(data.x_type);
-  args.wide_loads =
-      plan.vector_columns && reinterpret_cast<std::uintptr_t>(data.x) % load_bytes == 0;
+  const auto load_bytes = static_cast<std::uintptr_t>(plan.variant.vector) * SizeOf(data.x_type);
+  args.wide_loads = reinterpret_cast<std::uintptr_t>(data.x) % load_bytes == 0;
   args.partials = partials;
   args.finish.d = shape.d;
   args.finish.k = shape.k;
@@ -75,11 +56,11 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace,
                       const Gemm& gemm) {
   if (outputs.loss_out == nullptr && outputs.grad_out == nullptr) return Status();
-  const FusedPlan plan = PlanFused(data, device, Purpose::kLossGrad);
+  const FusedPlan plan = PlanFused(data, device);
   if (plan.path == Path::kChunks) {
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
-  FusedArgs args = MakeFusedArgs(data, w_type, plan, device, static_cast<double*>(workspace));
+  FusedArgs args = MakeFusedArgs(data, w_type, plan, static_cast<double*>(workspace));
   args.finish.loss_type = outputs.loss_type;
   args.finish.grad_type = outputs.grad_type;
   args.finish.loss_per_target = outputs.loss_per_target;
@@ -91,7 +72,7 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
 }
 
 std::int64_t LossGradBytes(const Data& data, const Device& device) {
-  const FusedPlan plan = PlanFused(data, device, Purpose::kLossGrad);
+  const FusedPlan plan = PlanFused(data, device);
   return plan.path == Path::kChunks ? ChunkedWorkspaceBytes(data, device)
                                     : PartialsBytes(data, plan, 1);
 }

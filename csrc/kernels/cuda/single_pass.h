@@ -20,8 +20,7 @@ inline DType AccumulatorType(DType type) {
 std::int64_t PartialsBytes(const Data& data, const FusedPlan& plan, int sets);
 
 // `w_type` is that of data.w, which a descent keeps in the accumulator's type.
-FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, const Device& device,
-                        double* partials);
+FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, double* partials);
 Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cudaStream_t stream);
 
 // `outputs` names the outputs and their types.
