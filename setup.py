@@ -1,6 +1,5 @@
 """Drives CMake; everything else about the package is in pyproject.toml."""
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -12,39 +11,31 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "cmake"))
+import find_tensorflow  # noqa: E402
 
 
-def find_tensorflow():
-    """cmake/find_tensorflow.py's (folder, distribution, version): the one the build will use."""
-    spec = importlib.util.spec_from_file_location(
-        "find_tensorflow", ROOT / "cmake" / "find_tensorflow.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.find()
-
-
-def requirement():
-    """The TensorFlow to run with: the minor version that the op library is built against."""
+def tensorflow_requirement():
+    """The TensorFlow to run with: the minor versions that op libraries are built for."""
     try:
-        _, distribution, version = find_tensorflow()
+        return find_tensorflow.requirement(find_tensorflow.find_all())
     except LookupError as error:
         # An sdist compiles nothing, and installs nowhere without a build.
         if {"sdist", "egg_info", "dist_info"} & set(sys.argv):
-            return "tensorflow>=2.19,<2.22"
+            return find_tensorflow.SUPPORTED
         sys.exit(f"error: {error}")
-    return f"{distribution}=={'.'.join(version.split('.')[:2])}.*"
 
 
 class CMakeBuild(build_ext):
-    """One CMake build makes both libraries."""
+    """One CMake build makes every library."""
 
     def run(self):
         ninja = shutil.which("ninja")
         if ninja is None or shutil.which("cmake") is None:
             sys.exit("error: building linreg_ops needs CMake and Ninja: pip install cmake ninja")
         build = Path(self.build_temp).resolve()
-        output = Path(self.get_ext_fullpath("linreg_ops._kernels")).resolve().parent
+        if self.editable_mode:  # pip's folder is gone the next time; this one makes it incremental
+            build = ROOT / "build" / "editable"
         arguments = [
             f"-S{ROOT}",
             f"-B{build}",
@@ -53,11 +44,14 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DLINREG_OPS_VERSION={self.distribution.get_version()}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={self.package_folder()}",
             f"-Dpybind11_DIR={self.pybind11_dir()}",
             *self.cuda_options(),
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]
+        # An earlier build's may be for a TensorFlow that is no longer meant.
+        for library in self.package_folder().glob("_ops*.so"):
+            library.unlink()
         self.cmake(arguments)
         self.cmake(["--build", str(build)])
 
@@ -84,11 +78,12 @@ class CMakeBuild(build_ext):
         except subprocess.CalledProcessError as error:
             sys.exit(f"error: CMake stopped with code {error.returncode}; its message is above")
 
-    def get_outputs(self):
-        return [self.get_ext_fullpath("linreg_ops._kernels"), str(self.op_library())]
+    def package_folder(self):
+        return Path(self.get_ext_fullpath("linreg_ops._kernels")).resolve().parent
 
-    def op_library(self):
-        return Path(self.get_ext_fullpath("linreg_ops._kernels")).parent / "_ops.so"
+    def get_outputs(self):
+        libraries = sorted(map(str, self.package_folder().glob("_ops_tf*.so")))
+        return [self.get_ext_fullpath("linreg_ops._kernels"), *libraries]
 
 
 if platform.system() != "Linux":
@@ -97,5 +92,5 @@ if platform.system() != "Linux":
 setup(
     ext_modules=[Extension("linreg_ops._kernels", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
-    install_requires=[requirement(), "numpy>=1.26", "wrapt>=1.14"],
+    install_requires=[tensorflow_requirement(), "numpy>=1.26", "wrapt>=1.14"],
 )

@@ -1,21 +1,21 @@
 """Builds the wheel against every TensorFlow, on every Python, and runs the tests with it.
 
-    python .ci/matrix.py --write                 every cell, recorded in README.md's table
+    python .ci/matrix.py --write                 every cell, recorded in .ci/matrix.json
     python .ci/matrix.py 2.19/3.10 2.21/3.13     these cells
     python .ci/matrix.py oldest                  the first cell that has an interpreter here
     python .ci/matrix.py 2.19/3.10 -- tests/test_ops.py -x     these tests
 
 What is tested is the last commit. Each cell gets a virtual environment, where the wheel is built
-without isolation, so against the TensorFlow of that cell. Interpreters are found on PATH, or among
+against the TensorFlow installed in it. Interpreters are found on PATH, or among
 pyenv's. A cell takes about three gigabytes of disk, given back at its end, and the time of a
-TensorFlow download, a build (shorter with ccache) and the tests. Needs git and Python 3.11.
+TensorFlow download, a build (shorter with ccache) and the tests. Needs git and Python 3.10.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,10 +23,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-import tomllib
-
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+RECORD = ROOT / ".ci" / "matrix.json"  # docs/generate.py makes a table of it
 
 TENSORFLOWS = ("2.19", "2.20", "2.21")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -35,8 +33,7 @@ PAIRS = [f"{tensorflow}/{python}" for tensorflow in TENSORFLOWS for python in PY
 NO_WHEEL = {"2.19/3.13"}
 CELLS = [pair for pair in PAIRS if pair not in NO_WHEEL]
 
-BEGIN, END = "<!-- matrix: .ci/matrix.py writes this table -->\n", "<!-- end of matrix -->"
-HEAD = "| TensorFlow | Python | NumPy | Keras | tests | commit |\n|---|---|---|---|---|---|\n"
+COLUMNS = ("tensorflow", "python", "numpy", "keras", "tests", "commit")
 VERSIONS = """
 import platform
 from importlib.metadata import version
@@ -54,12 +51,6 @@ def interpreter(python: str) -> str | None:
         if found and not subprocess.run([found, "--version"], capture_output=True).returncode:
             return found
     return None
-
-
-def build_requirements() -> list[str]:
-    """What the build needs beside TensorFlow."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return [r for r in project["build-system"]["requires"] if not r.startswith("tensorflow")]
 
 
 class StepError(Exception):
@@ -102,8 +93,8 @@ def run_cell(
         run("the last commit", "git", "clone", "--quiet", "--no-local", ROOT, source)
         commit = run("its name", "git", "rev-parse", "--short=7", "HEAD").strip()
         run("virtual environment", python, "-m", "venv", venv)
-        run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*", *build_requirements())
-        run("wheel", *pip, "wheel", "--no-build-isolation", "--no-deps", "-w", wheels, ".")
+        run("TensorFlow", *pip, "install", f"tensorflow=={tensorflow}.*")
+        run("wheel", *pip, "wheel", "--no-deps", "-w", wheels, ".")
         (wheel,) = wheels.glob("*.whl")
         run("install", *pip, "install", f"{wheel}[test]")
         versions = run("versions", venv / "bin" / "python", "-c", VERSIONS).split()
@@ -122,25 +113,14 @@ def run_cell(
     return good, [*versions, tests, commit]
 
 
-def minor(version: str) -> str:
-    """X.Y of X.Y.Z."""
-    return ".".join(version.split(".")[:2])
-
-
 def record(new: dict[str, list[str]]) -> None:
-    """Puts the rows where README.md has its place, among those of earlier runs."""
-    text = README.read_text()
-    pattern = re.compile(re.escape(BEGIN) + "(.*?)" + re.escape(END), re.S)
-    place = pattern.search(text)
-    if place is None:
-        sys.exit(f"error: README.md has no place for the table: {BEGIN.strip()}")
+    """Puts the rows among those of earlier runs."""
+    before = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     rows = {pair: [*pair.split("/"), "", "", "not run", ""] for pair in PAIRS}
-    for line in re.findall(r"^\| (\d.*) \|$", place[1], re.M):
-        cells = [cell.strip() for cell in line.split("|")]
-        rows[f"{minor(cells[0])}/{minor(cells[1])}"] = cells
+    rows |= {pair: list(before[pair].values()) for pair in PAIRS if pair in before}
     rows |= new | {pair: [*pair.split("/"), "", "", "no wheel", ""] for pair in NO_WHEEL}
-    table = HEAD + "".join(f"| {' | '.join(rows[pair])} |\n" for pair in PAIRS)
-    README.write_text(text[: place.start()] + f"{BEGIN}\n{table}\n{END}" + text[place.end() :])
+    cells = {pair: dict(zip(COLUMNS, rows[pair], strict=True)) for pair in PAIRS}
+    RECORD.write_text(json.dumps(cells, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> int:
@@ -149,7 +129,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cells", nargs="*", help=f"of {', '.join(CELLS)}, or oldest")
-    parser.add_argument("--write", action="store_true", help="record the result in README.md")
+    parser.add_argument("--write", action="store_true", help="record the result in .ci/matrix.json")
     arguments = sys.argv[1:]
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options, pytest_arguments = parser.parse_args(arguments[:split]), arguments[split + 1 :]

@@ -14,17 +14,17 @@ from .harness import Mode, Session
 from .machine import describe, threads_available
 from .measure import Turn
 from .peers import installed, limit_threads
-from .results import RESULTS, Results
+from .results import RESULTS, Results, load_all
 from .suites import SUITES
 
 
 def main(
     suite: Annotated[list[str] | None, typer.Option(help="Only these suites.")] = None,
     quick: Annotated[
-        bool, typer.Option(help="Two minutes, not thirty; not for the README.")
+        bool, typer.Option(help="Two minutes, not thirty; not for the documentation.")
     ] = False,
     report: Annotated[
-        bool, typer.Option(help="Only write tables and plots from the JSON.")
+        bool, typer.Option(help="Measure nothing: print tables and draw plots from the JSON.")
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads for everyone. Default: all.")] = None,
     peers: Annotated[list[str] | None, typer.Option(help="Only these libraries.")] = None,
@@ -35,8 +35,9 @@ def main(
 ) -> None:
     """Measure linreg_ops beside every peer installed, on the same arrays.
 
-    A full run writes benchmarks/results/*.json, then the README's tables and plots from them. A
-    quick one writes build/benchmarks/quick, and prints its tables.
+    A full run writes benchmarks/results/*.json, from which `python docs/generate.py` makes the
+    documentation's tables and pictures. A quick one writes build/benchmarks/quick. Both print
+    goals and losses, and draw pictures in build/benchmarks.
     """
     folder = out or (Path("build/benchmarks/quick") if quick else RESULTS)
     unknown = set(suite or ()) - set(SUITES)
@@ -51,10 +52,9 @@ def main(
             folder,
             alone,
         )
-    if folder == RESULTS:
-        reporting.write()
-    else:
-        reporting.show(folder)
+    reporting.show(load_all(folder), Path("build/benchmarks") if folder == RESULTS else folder)
+    if folder == RESULTS and not report:
+        typer.echo("The documentation shows this run after: python docs/generate.py")
 
 
 def _measure(

@@ -5,12 +5,23 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .goals import verdicts
 from .results import EAGER, KERNELS, OURS, Results, Row
 
-# A peer's family as the README's columns name it: the best of what its library offers.
+# A peer's family as the columns name it: the best of what its library offers.
 FAMILIES = ("TensorFlow", "NumPy", "PyTorch", "JAX")
+
+# The README's rows: a suite and what chooses its row. The last is one that peers win.
+_HEADLINE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("one_target", {"d": 5, "k": 1}),
+    ("one_target", {"d": 100, "k": 1}),
+    ("one_target", {"d": 4096, "k": 1}),
+    ("few_targets", {"d": 1000, "k": 8}),
+    ("many_targets", {"d": 1000, "k": 128}),
+    ("eager_call", {"d": 2, "k": 1}),
+)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -71,6 +82,46 @@ def line(row: Row) -> str:
             parts.append(f"{row.fraction(main):.2f} of {row.bandwidth() / 1e9:.1f} GB/s")
         parts += [f"{b} {row.ratio(b, main):.2f}×" for f in FAMILIES if (b := row.best(f))]
     return "; ".join(parts)
+
+
+def headline(suites: Mapping[str, Results]) -> str:
+    """Six problems, and each library's best way as a multiple of ours; bold where it is faster."""
+    rows = []
+    for name, case in _HEADLINE:
+        found = suites[name].rows if name in suites else []
+        row = next((r for r in found if _plain_case(r, case)), None)
+        if row is None:
+            continue
+        n, d, k = (row.case[size] for size in "ndk")
+        cells = [f"{n:,} × {d:,}, {k} target{'s' * (k > 1)}", seconds(row.time(EAGER))]
+        for family in FAMILIES:
+            best = row.best(family)
+            ratio = f"{row.ratio(best):.2g}×" if best else ""
+            cells.append(f"**{ratio}**" if best and row.ratio(best) < 1 else ratio)
+        rows.append(cells)
+    return markdown(("rows × features", "linreg_ops", *FAMILIES), rows)
+
+
+def _plain_case(row: Row, case: Mapping[str, Any]) -> bool:
+    """Whether the row is float32, has the sizes of `case`, and nothing that is special."""
+    same = all(row.case[key] == value for key, value in case.items())
+    special = row.case.get("intercept") or row.case.get("sample_weight") or row.case.get("beside")
+    return same and row.case["dtype"] == "float32" and not special
+
+
+def descents(suites: Mapping[str, Results]) -> str:
+    """Whole trainings: ours as one op, and each library's best loop as a multiple of it."""
+    if "descent" not in suites:
+        return "Not measured yet."
+    rows = []
+    for row in suites["descent"].rows:
+        if row.case.get("momentum") or EAGER not in row.times:
+            continue
+        cells = [f"{row.case['n']:,} × {row.case['d']:,}, {row.case['steps']} steps"]
+        cells.append(seconds(row.time(EAGER)))
+        cells += [f"{row.ratio(b):.2g}×" if (b := row.best(f)) else "" for f in FAMILIES]
+        rows.append(cells)
+    return markdown(("rows × features", "linreg_ops", *FAMILIES), rows)
 
 
 def goals(suites: dict[str, Results]) -> str:

@@ -1,6 +1,7 @@
-# The CUDA half: LINREG_OPS_CUDA is auto (if nvcc is found), on, or off; the environment variable of
-# the same name sets it in a pip build. Defines cuda_kernels (a stub that says "no CUDA" when off),
-# LINREG_OPS_CUDA_RUNTIME (libraries to list before TensorFlow's) and LINREG_OPS_CUDA_VERSION.
+# The CUDA half: LINREG_OPS_CUDA is auto (where there is a GPU, and nvcc), on, or off; the environment
+# variable of the same name sets it in a pip build. Defines cuda_kernels (a stub that says "no CUDA"
+# when off), LINREG_OPS_CUDA_RUNTIME (libraries to list before TensorFlow's) and
+# LINREG_OPS_CUDA_VERSION.
 set(LINREG_OPS_CUDA "auto" CACHE STRING "Build the CUDA kernels: auto, on or off")
 # Machine code for T4, A100 and H100/H200, and PTX that the driver compiles for newer GPUs.
 set(LINREG_OPS_CUDA_ARCHITECTURES "75-real;80-real;90-real;90-virtual" CACHE STRING
@@ -35,7 +36,15 @@ function(find_nvcc result)
 endfunction()
 
 set(_nvcc "")
-if(NOT _cuda STREQUAL "off")
+# Compiling for a GPU takes minutes, so somebody must have one, or ask for it. The names are those
+# of Linux's driver, and of the one that Windows lends to Linux.
+set(_gpu FALSE)
+foreach(_file /dev/nvidiactl /dev/nvidia0 /proc/driver/nvidia/version /dev/dxg)
+  if(EXISTS "${_file}")
+    set(_gpu TRUE)
+  endif()
+endforeach()
+if(_cuda STREQUAL "on" OR (_cuda STREQUAL "auto" AND _gpu))
   find_nvcc(_nvcc)
   if(_cuda STREQUAL "on" AND NOT _nvcc)
     message(FATAL_ERROR "LINREG_OPS_CUDA=on, but there is no CUDA compiler. It needs ${_cuda_needs}")

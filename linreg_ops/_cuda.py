@@ -103,7 +103,7 @@ def gradient_descent(
         num_steps: How many.
         intercept: x has an implicit leading column of ones.
         sample_weight: [n].
-        momentum: Of the steps.
+        momentum: The share of the last step that is added to the next.
         stream: See the module.
 
     Returns:

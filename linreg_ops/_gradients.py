@@ -11,24 +11,27 @@ TensorFlow's ops, and only when somebody asks for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 from tensorflow.python.eager import record
+from tensorflow.python.framework import ops
 
 from . import _library
 
 Gradient: TypeAlias = tf.Tensor | None
 
 
-@cache
 def register() -> None:
-    """Registers the gradients with TensorFlow, once per process."""
-    tf.RegisterGradient("Linreg>L2LossGrad")(_l2_loss_grad)
-    tf.RegisterGradient("Linreg>SavedGradient")(_saved_gradient)
-    tf.RegisterGradient("Linreg>HessianVectorProduct")(_hessian_vector_product)
-    tf.RegisterGradient("Linreg>GradientDescent")(_gradient_descent)
+    """Registers the gradients with TensorFlow, in place of those of an earlier import."""
+    for op_type, gradient in {
+        "Linreg>L2LossGrad": _l2_loss_grad,
+        "Linreg>SavedGradient": _saved_gradient,
+        "Linreg>HessianVectorProduct": _hessian_vector_product,
+        "Linreg>GradientDescent": _gradient_descent,
+    }.items():
+        ops.gradient_registry._registry.pop(op_type, None)
+        tf.RegisterGradient(op_type)(gradient)
 
 
 def saved_gradient(
@@ -47,8 +50,13 @@ class _Model:
         self._op = op
         self.x = x
         self._weights = s
+        self._weight_like = weight_like
         self.intercept = op.get_attr("intercept")
-        self.rank_1 = weight_like.shape.rank == 1
+        rank = weight_like.shape.rank
+        if rank is None and x.shape.rank is not None and x.shape.rank > 2:
+            rank = x.shape.rank
+        # Whether W is one target of rank 1; None: only the run can tell.
+        self.rank_1 = None if rank is None else rank == 1
         self.dtype = weight_like.dtype
 
     def wanted(self, index: int) -> bool:
@@ -58,10 +66,37 @@ class _Model:
 
     def matrix(self, value: tf.Tensor) -> tf.Tensor:
         """W or Y as a matrix, also where there is one target of rank 1."""
+        if self.rank_1 is None:
+            one = tf.ones([self._missing()], tf.int32)
+            return tf.reshape(value, tf.concat([tf.shape(value), one], 0))
         return tf.expand_dims(value, -1) if self.rank_1 else value
 
     def unmatrix(self, value: tf.Tensor) -> tf.Tensor:
+        if self.rank_1 is None:
+            return tf.reshape(value, tf.shape(value)[: tf.rank(value) - self._missing()])
         return tf.squeeze(value, -1) if self.rank_1 else value
+
+    def _missing(self) -> tf.Tensor:
+        """The dimensions that W lacks to be a matrix: 0 or 1."""
+        return tf.cast(tf.equal(tf.rank(self._weight_like), 1), tf.int32)
+
+    def cotangent(self, ct: tf.Tensor, per_target: bool) -> tf.Tensor:
+        """That of the loss, to multiply matrices by: [..., 1, k] for each target, or [..., 1, 1].
+
+        A scalar stays one where W is known to be of rank 1, and W's gradient a vector.
+        """
+        if self.rank_1 or ct.shape.rank == 0:
+            return ct
+        if per_target:
+            return tf.expand_dims(self.matrix(ct), -2)
+        return tf.expand_dims(tf.expand_dims(ct, -1), -1)
+
+    def scaled(self, ct: tf.Tensor, grad: tf.Tensor) -> tf.Tensor:
+        """A gradient of W's shape by the loss's cotangent."""
+        if self.rank_1 is None:
+            return self.unmatrix(ct * self.matrix(grad))
+        # The raw op: operators cost twice as much where a whole eager step takes 100 µs.
+        return tf.raw_ops.Mul(x=ct, y=grad)
 
     def times(self, v: tf.Tensor) -> tf.Tensor:
         """X V: [..., n, k]."""
@@ -96,17 +131,11 @@ def _l2_loss_grad(op: tf.Operation, d_loss: tf.Tensor, _: Gradient) -> list[Grad
     # Nothing differentiates the second output directly: Linreg>SavedGradient stands in front of it.
     x, w, y, *s = op.inputs
     model = _Model(op, x, w, s)
-    ct = d_loss
-    if not model.rank_1 and d_loss.shape.rank != 0:
-        # [..., 1, k] for one loss per target, else [..., 1, 1]: to multiply matrices by.
-        ct = tf.expand_dims(ct, -2 if op.get_attr("loss_per_target") else -1)
-        if not op.get_attr("loss_per_target"):
-            ct = tf.expand_dims(ct, -1)
+    ct = model.cotangent(d_loss, op.get_attr("loss_per_target"))
     d_x = d_w = d_y = None
     d_s: list[Gradient] = [None] * len(s)
     if model.wanted(1):
-        # The raw op: operators cost twice as much where a whole eager step takes 100 µs.
-        d_w = tf.raw_ops.Mul(x=ct, y=saved_gradient(x, op.outputs[1], w, y, s, model.intercept))
+        d_w = model.scaled(ct, saved_gradient(x, op.outputs[1], w, y, s, model.intercept))
     if any(model.wanted(i) for i in (0, *range(2, len(op.inputs)))):
         r = model.times(w) - model.matrix(y)
         scaled = r * ct

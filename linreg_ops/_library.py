@@ -1,4 +1,4 @@
-"""Finds and loads the op library, and says what is wrong when TensorFlow does not match it."""
+"""Finds the op library for the TensorFlow that runs, and says what is wrong when there is none."""
 
 from functools import cache
 from pathlib import Path
@@ -9,23 +9,26 @@ from . import _kernels
 # TensorFlow is imported inside the functions: its import brings in the ops (see __init__.py), and
 # they need this module complete.
 
-_OP_LIBRARY = Path(__file__).with_name("_ops.so")
-
 
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _mismatch(built: str, running: str) -> ImportError:
+def libraries() -> dict[str, Path]:
+    """The op libraries of this copy, by the version of TensorFlow that each was built against."""
+    found = Path(__file__).parent.glob("_ops_tf*.so")
+    return {path.stem.removeprefix("_ops_tf"): path for path in sorted(found)}
+
+
+def _mismatch(running: str) -> ImportError:
+    built = ", ".join(libraries()) or "none (the op libraries are missing)"
     return ImportError(
         f"linreg_ops was built against TensorFlow {built}, but TensorFlow {running} is running, "
         "and a library of ops works with the minor version it was built against only. "
         "Rebuild it for the TensorFlow that is installed: "
-        "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation linreg_ops "
-        "(with cmake, ninja, pybind11 and setuptools installed; from a checkout, with `.` in "
-        "place of the name)",
+        "pip install --force-reinstall --no-deps --no-cache-dir . "
+        "in a checkout of linreg_ops",
         name="linreg_ops",
-        path=str(_OP_LIBRARY),
     )
 
 
@@ -34,34 +37,42 @@ def load() -> Any:
     """The generated wrappers of the ops, loaded once per process.
 
     Raises:
-        ImportError: The library was built for another TensorFlow, or is missing.
+        ImportError: No library was built for the TensorFlow that runs, or it cannot be loaded.
     """
     import tensorflow as tf
 
-    # Checked before the library is opened: one for another version can abort the process.
-    built = str(_kernels.build_config()["tensorflow_version"])
-    if _minor(built) != _minor(tf.__version__):
-        raise _mismatch(built, tf.__version__)
+    # Chosen before any is opened: one for another version can abort the process.
+    library = _for(tf.__version__)
+    if library is None:
+        raise _mismatch(tf.__version__)
     try:
-        return tf.load_op_library(str(_OP_LIBRARY))
+        return tf.load_op_library(str(library))
     except tf.errors.NotFoundError as error:
         if "undefined symbol" in str(error):
-            raise _mismatch(built, tf.__version__) from error
+            raise _mismatch(tf.__version__) from error
         raise ImportError(
-            f"the op library {_OP_LIBRARY} cannot be loaded: {error}. Reinstall linreg_ops.",
+            f"the op library {library} cannot be loaded: {error}. Reinstall linreg_ops.",
             name="linreg_ops",
-            path=str(_OP_LIBRARY),
+            path=str(library),
         ) from error
+
+
+def _for(running: str) -> Path | None:
+    for version, path in libraries().items():
+        if _minor(version) == _minor(running):
+            return path
+    return None
 
 
 def build_info() -> dict[str, Any]:
     """What this copy of linreg_ops was built from, and what it uses on this machine.
 
     Returns:
-        `version`; `tensorflow_version` and `tensorflow_distribution`, which the op library was
-        built against; `tensorflow_running`; `compiler`; `isa`, the instruction set in use (the
-        best one supported, or the one named by the environment variable `LINREG_OPS_ISA`);
-        `isas`, every instruction set compiled in and whether this CPU supports it.
+        `version`; `tensorflow_versions`, which an op library was built against each;
+        `tensorflow_running`; `compiler`; `cuda_version`, empty without CUDA; `isa`, the
+        instruction set in use (the best one supported, or the one named by the environment
+        variable `LINREG_OPS_ISA`); `isas`, every instruction set compiled in and whether this CPU
+        supports it.
 
     >>> import linreg_ops as lo
     >>> lo.build_info()["isa"] in lo.build_info()["isas"]
@@ -71,6 +82,7 @@ def build_info() -> dict[str, Any]:
 
     return {
         **_kernels.build_config(),
+        "tensorflow_versions": list(libraries()),
         "tensorflow_running": tf.__version__,
         "isa": _kernels.active_isa(),
         "isas": _kernels.isas(),

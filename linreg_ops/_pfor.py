@@ -37,10 +37,10 @@ _OPS = {
 
 
 def register() -> None:
-    """Registers the converters, unless this process has them."""
+    """Registers the converters with TensorFlow, in place of those of an earlier import."""
     for name in _OPS:
-        if name not in pfor._pfor_converter_registry:
-            pfor.RegisterPFor(name)(_convert)
+        pfor._pfor_converter_registry.pop(name, None)
+        pfor.RegisterPFor(name)(_convert)
 
 
 def _convert(pfor_input: Any) -> list[Any]:

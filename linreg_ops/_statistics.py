@@ -7,7 +7,6 @@ the two is what says that the fused pass is bound by reading x.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
@@ -15,9 +14,8 @@ from tensorflow.python.framework import ops
 Cost = Callable[[tf.Operation], int]
 
 
-@cache
 def register() -> None:
-    """Registers the costs with TensorFlow, once per process."""
+    """Registers the costs with TensorFlow, in place of those of an earlier import."""
     for op_type, flops in (
         ("Linreg>L2LossGrad", _loss_grad_flops),
         ("Linreg>HessianVectorProduct", _product_flops),
@@ -28,6 +26,7 @@ def register() -> None:
 
 
 def _register(op_type: str, statistic: str, cost: Cost) -> None:
+    ops._stats_registry._registry.pop(f"{op_type},{statistic}", None)
     ops.RegisterStatistics(op_type, statistic)(
         lambda graph, node: ops.OpStats(statistic, cost(graph.get_operation_by_name(node.name)))
     )

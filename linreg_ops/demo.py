@@ -63,8 +63,7 @@ def diabetes() -> Data:
         from sklearn.datasets import load_diabetes
     except ImportError as error:
         raise ImportError(
-            "the diabetes data come with scikit-learn. "
-            'Install it with: pip install "linreg_ops[demo]"'
+            "the diabetes data come with scikit-learn. Install it with: pip install scikit-learn"
         ) from error
     bunch = load_diabetes(scaled=False)
     x = (bunch.data - bunch.data.mean(0)) / bunch.data.std(0)
@@ -72,6 +71,34 @@ def diabetes() -> Data:
         x.astype(np.float32), bunch.target.astype(np.float32), list(bunch.feature_names),
         "disease progression",
     )  # fmt: skip
+
+
+def resampled(data: Data, points: int, seed: int = 0) -> Data:
+    """So many points like the data's: rows drawn with replacement, each column's noise added.
+
+    A tenth of a column's spread: no two rows are equal, and the line through them is the same.
+    """
+    rng = np.random.default_rng([seed, 2])
+    rows = rng.integers(len(data.y), size=points)
+    noise = rng.standard_normal((points, data.x.shape[1]), np.float32)
+    x = data.x[rows] + 0.1 * data.x.std(0) * noise
+    return Data(x, data.y[rows], data.features, data.target)
+
+
+def rate_for(points: int) -> float:
+    """The line's learning rate: of a sum of squares, so it shrinks with the points.
+
+    >>> from linreg_ops.demo import rate_for
+    >>> rate_for(50)
+    0.002
+    """
+    return 0.1 / points
+
+
+def stable_rate(x: Array) -> float:
+    """2 / (the largest eigenvalue of XᵀX), the ones included: from there on descent diverges."""
+    wide = with_ones(x).astype(np.float64)
+    return 2.0 / float(np.linalg.eigvalsh(wide.T @ wide)[-1])
 
 
 def start(features: int, seed: int = 0) -> Array:
@@ -192,7 +219,9 @@ def train_every_way(
     >>> [round(float(result.w[1]), 2) == round(float(results[0].w[1]), 2) for result in results]
     [True, True, True, True]
     """
-    train(data.x, w, data.y, rate, steps, intercept=True)  # tells divergence
+    # Tells divergence. Many steps on much data in several calls: Ctrl-C is heard between them.
+    per_call = max(1, 10**8 // max(data.x.size, 1))
+    train(data.x, w, data.y, rate, steps, intercept=True, steps_per_call=per_call)
     for name, way in WAYS.items():
         run = way(data.x, w, data.y, rate, steps)
         weights, losses = run()

@@ -1,8 +1,6 @@
-"""Linear regression with scikit-learn's conventions, every step of it one fused pass over X.
+"""Linear regression with scikit-learn's conventions: right, or it says what is wrong.
 
-Without a learning rate it runs conjugate gradients, whose steps need exactly what the kernel
-computes: with Y = 0 the gradient is the Hessian-vector product XᵀS·X·P. With a learning rate it
-runs gradient descent, the whole loop in one call. Both on the raw kernels: no TensorFlow.
+What is solved, and how, is in `solvers`; here are arguments, attributes and warnings.
 """
 
 from __future__ import annotations
@@ -28,18 +26,23 @@ except ImportError as error:
         '    pip install "linreg_ops[demo]"'
     ) from error
 
-from . import kernels
-from .training import DivergenceError, descend_checked
+import scipy.linalg
+
+from . import solvers
+from .solvers.gd import Descent
+from .solvers.problem import EPS, Problem
+from .solvers.refine import Refined
 
 Array: TypeAlias = npt.NDArray[Any]
 
 
 class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Least squares by the fused kernel, as a scikit-learn regressor.
+    """Least squares, as a scikit-learn regressor.
 
     Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² (the sum convention of `tf.nn.l2_loss`, not a
-    mean), on the CPU and without TensorFlow: in float32 if X is float32, in float64 otherwise.
-    The bits do not depend on the number of threads.
+    mean), on the CPU and without TensorFlow. The coefficients are those of the numbers in X and y
+    exactly as they are, computed in float64 whatever X's type; X is read in blocks of rows and
+    never copied whole (but by gradient descent on standardized columns).
 
     Equivalent, unfused::
 
@@ -48,40 +51,54 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
 
     Args:
         fit_intercept: Fit a constant term too.
-        learning_rate: `None`: conjugate gradients, which need none. A float, or one per step:
-            gradient descent with it. `"auto"`: gradient descent with 1 / λ, λ the largest
-            eigenvalue of the Hessian (by power iteration). Rates apply to the *sum* of squares, so
-            a stable one is below 2 / λ.
-        num_steps: At most so many steps; exactly so many with a learning rate.
-        momentum: Of gradient descent (heavy ball), in [0, 1).
-        tol: Converged when the gradient, relative to ‖X‖·‖residual‖, is below this (or within
-            rounding of zero). That is a bound on the relative backward error.
-        standardize: Train on centred columns of unit variance (a copy of X), then map the
-            coefficients back: the same minimum, reached in far fewer steps when columns differ
-            in scale. With False, X itself is read, and not copied if it is C-contiguous of a
-            floating type.
+        solver: "exact": QR, refined; right for any condition number. "gram": the Gram matrix of
+            the columns from one read, then refined by the gradient, each time one more read, to
+            the accuracy of QR. "cg": conjugate gradients, for very many columns. "gd": gradient
+            descent. "auto": "gd" if there is a learning rate, "exact" where that takes less than
+            a second, "gram" up to 4096 columns ("exact" if it does not converge), then "cg".
+        learning_rate: For "gd". A float, or one per step; `"auto"`: 1 / λ, λ the largest eigenvalue
+            of the Hessian (by power iteration). Rates apply to the *sum* of squares, so a stable
+            one is below 2 / λ.
+        num_steps: "cg" takes at most so many steps, "gd" exactly so many.
+        momentum: For gradient descent (heavy ball), in [0, 1).
+        tol: Converged when the part of the residual within reach of the columns is below so much of
+            the residual, for every target; or within rounding. Then no coefficient is further off
+            than `tol`·√n of its standard error.
+        standardize: "gd" trains on centred columns of unit variance (a copy of X), then maps the
+            coefficients back: the same minimum, reached in far fewer steps when columns differ in
+            scale. With False, X itself is read, and not copied if it is C-contiguous. The other
+            solvers need neither, and ignore it.
 
     Attributes:
-        coef_: [d], or [k, d] if y has two dimensions.
+        coef_: [d], or [k, d] if y has two dimensions. float64. A column whose values are all equal
+            has 0, exactly.
         intercept_: Float, or [k] if y has two dimensions; 0.0 without `fit_intercept`.
-        loss_curve_: The loss before the first step and after each one.
+        loss_: ½ Σ s r² of the coefficients as returned, from their residuals. Infinite where that
+            sum is beyond float64.
+        loss_curve_: The loss at zero, and after each step; the last one is `loss_`. A direct
+            solution is one step, each refinement one more.
         n_iter_: Steps taken.
-        learning_rate_: The rate used; None for conjugate gradients.
+        solver_: The one used, and `solver_reason_` why.
+        condition_: Estimate of the condition number of the centred columns, each scaled to unit
+            length; of those directions that are kept, where `rank_` is below d. NaN for "cg", "gd".
+        rank_: The rank of the centred columns. None for "cg", "gd".
+        n_reads_: How often X was read.
+        learning_rate_: The rate used; None but for "gd".
         n_features_in_, feature_names_in_: As everywhere in scikit-learn.
 
     Where several coefficients fit equally well (more columns than rows, columns that depend on
-    each other), the answer is the one of least norm in the coordinates trained in.
+    each other), "exact" and "gram" give those of least norm, the intercept not counted.
 
-    Source: Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems",
-    1952 (their variant for least squares, CGLS); the stopping rule is the second of Paige and
-    Saunders, "LSQR", 1982.
+    Sources: Golub, "Numerical methods for solving linear least squares problems", 1965; Björck,
+    "Numerical methods for least squares problems", 1996 (refinement); Hestenes and Stiefel,
+    "Methods of conjugate gradients for solving linear systems", 1952.
 
     >>> import numpy as np
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
     >>> model = LinearRegression().fit(X, [1.0, 3.0, 5.0, 7.0])
-    >>> model.coef_.round(6), round(model.intercept_, 6)
-    (array([2.]), 1.0)
-    >>> model.predict([[10.0]]).round(6)
+    >>> model.coef_, model.intercept_, model.solver_
+    (array([2.]), 1.0, 'exact')
+    >>> model.predict([[10.0]])
     array([21.])
     """
 
@@ -89,6 +106,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self,
         *,
         fit_intercept: bool = True,
+        solver: str = "auto",
         learning_rate: float | str | npt.ArrayLike | None = None,
         num_steps: int = 1000,
         momentum: float = 0.0,
@@ -96,6 +114,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         standardize: bool = True,
     ) -> None:
         self.fit_intercept = fit_intercept
+        self.solver = solver
         self.learning_rate = learning_rate
         self.num_steps = num_steps
         self.momentum = momentum
@@ -107,69 +126,174 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
     ) -> LinearRegression:
         """Fit to X [n, d] and y [n] or [n, k], each row counting `sample_weight` [n] times.
 
+        X may be a SciPy sparse matrix (but not for "gd"): it is read in dense blocks of rows.
+
+        Ctrl-C raises KeyboardInterrupt between blocks; coefficients of the last finished step, if
+        there is one, are then set.
+
         Warns:
-            ConvergenceWarning: `tol` was not reached in `num_steps`.
+            ConvergenceWarning: The coefficients are not the least squares; the message says what
+                to do.
+            RuntimeWarning: The loss is too large for a float64; the coefficients are right.
+            LinAlgWarning: The coefficients are right, but float64 cannot hold them to the accuracy
+                of the data, as with a column of large offset: predictions round.
 
         Raises:
             ValueError: Parameters out of range, shapes that do not fit, NaN or infinite values,
-                negative weights.
+                negative weights, coefficients beyond float64.
             DivergenceError: The learning rate is too large; carries the step and the last finite
                 weights (see `linreg_ops.training.DivergenceError`).
         """
         self._check_parameters()
-        x, y_checked = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
-        )
-        targets = check_array(y_checked, dtype=x.dtype, ensure_2d=False, input_name="y")
-        one_target = targets.ndim == 1
+        x, targets, s = self._check_data(X, y, sample_weight)
+        self._one_target = targets.ndim == 1
         targets = targets.reshape(len(targets), -1)
-        s = None
-        if sample_weight is not None:
-            s = _check_sample_weight(sample_weight, x, dtype=x.dtype)
-            if s.min() < 0:
-                raise ValueError("sample_weight must not be negative")
-            if not s.any():
-                raise ValueError("sample_weight must not be all zero")
-
-        problem = _Problem(x, targets, s, self.fit_intercept, self.standardize)
-        if self.learning_rate is None:
-            self.learning_rate_ = None
-            w, losses = problem.conjugate_gradients(self.num_steps, self.tol)
-        else:
-            self.learning_rate_ = self.learning_rate
-            if isinstance(self.learning_rate, str):
-                self.learning_rate_ = 1.0 / problem.largest_eigenvalue()
-            w, losses = problem.descend(self.learning_rate_, self.num_steps, self.momentum)
-        self.loss_curve_ = losses
-        self.n_iter_ = len(losses) - 1
-        if not problem.converged(w, self.tol):
-            warnings.warn(
-                f"Not converged to tol={self.tol} after {self.n_iter_} steps. Increase num_steps"
-                + ("." if self.learning_rate is None else ", or the rate, or use None for it."),
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-
-        intercept, coef = problem.original_coordinates(w)
-        self.coef_ = coef[:, 0] if one_target else np.ascontiguousarray(coef.T)
-        self.intercept_: Any = 0.0
-        if self.fit_intercept:
-            self.intercept_ = float(intercept[0]) if one_target else intercept
+        alpha = self._penalty(targets.shape[1])
+        problem = Problem(x, targets, s, intercept=self.fit_intercept, alpha=alpha)
+        progress = solvers.Progress(problem)
+        self.learning_rate_: Any = None
+        try:
+            found = self._solve(problem, progress)
+        except KeyboardInterrupt:
+            if progress.w is not None:
+                self._set_curve(progress.curve(), problem)
+                self._set_coefficients(*problem.to_original(progress.w))
+            raise
+        self.solver_, self.solver_reason_ = found.solver, found.reason
+        self.rank_, self.condition_ = found.rank, found.condition
+        curve = progress.curve()
+        curve[-1] = found.loss  # of the coefficients as they are rounded
+        self._set_curve(curve, problem)
+        self._set_coefficients(found.intercept, found.coef)
+        self._warn(problem, found)
         return self
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """X·coef + intercept: [n], or [n, k] if y had two dimensions."""
+        """X·coef + intercept, in float64: [n], or [n, k] if y had two dimensions."""
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], accept_sparse="csr")
         return np.asarray(x @ self.coef_.T + self.intercept_)
 
+    def _penalty(self, targets: int) -> Any:
+        return 0.0
+
+    def _check_data(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Array, Array | None]:
+        x, y_checked = validate_data(
+            self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True,
+            accept_sparse=False if self._descends else "csr",
+        )  # fmt: skip
+        targets = check_array(
+            y_checked, dtype=[np.float64, np.float32], ensure_2d=False, input_name="y"
+        )
+        if sample_weight is None:
+            return x, targets, None
+        s = _check_sample_weight(sample_weight, x, dtype=np.float64)
+        if s.min() < 0:
+            raise ValueError("sample_weight must not be negative")
+        if not s.any():
+            raise ValueError("sample_weight must not be all zero")
+        return x, targets, s
+
+    @property
+    def _descends(self) -> bool:
+        return self.solver == "gd" or (self.solver == "auto" and self.learning_rate is not None)
+
+    def _solve(self, problem: Problem, progress: solvers.Progress) -> solvers.Solution:
+        with np.errstate(all="ignore"):  # what is not finite is looked for
+            if self._descends:
+                return self._descend(problem, progress)
+            return solvers.solve(
+                problem, self.solver, tol=self.tol, num_steps=self.num_steps, progress=progress
+            )
+
+    def _descend(self, problem: Problem, progress: solvers.Progress) -> solvers.Solution:
+        descent = Descent(problem, self.standardize)
+        self.learning_rate_ = self.learning_rate
+        if self.learning_rate is None or isinstance(self.learning_rate, str):
+            self.learning_rate_ = 1.0 / descent.largest_eigenvalue()
+
+        w, _ = descent.descend(
+            self.learning_rate_, self.num_steps, self.momentum, progress.keep_many
+        )
+        w = descent.to_problem(w)
+        found = Refined(w, np.zeros(problem.k), np.zeros(problem.k, bool))
+        intercept, coef, loss = solvers.evaluate(problem, found)
+        eps = float(np.finfo(problem.x.dtype).eps)
+        converged = bool(np.all(solvers.least(problem, w, self.tol, eps)))
+        why = "asked for" if self.solver == "gd" else "a learning rate was given"
+        return solvers.Solution(intercept, coef, loss, "gd", why, converged, None, float("nan"))
+
+    def _set_curve(self, losses: Array, problem: Problem) -> None:
+        self.loss_, self.loss_curve_ = float(losses[-1]), losses
+        self.n_iter_, self.n_reads_ = len(losses) - 1, problem.reads
+
+    def _set_coefficients(self, intercept: Array, coef: Array) -> None:
+        if not (np.all(np.isfinite(intercept)) and np.all(np.isfinite(coef))):
+            raise ValueError(
+                "the coefficients are beyond float64: X is too small for y, or holds extremes. "
+                "Scale X or y"
+            )
+        self.coef_ = coef[:, 0] if self._one_target else np.ascontiguousarray(coef.T)
+        self.intercept_: Any = 0.0
+        if self.fit_intercept:
+            self.intercept_ = float(intercept[0]) if self._one_target else intercept
+
+    def _warn(self, problem: Problem, found: solvers.Solution) -> None:
+        if not np.isfinite(found.loss):
+            warnings.warn(
+                "The loss, ½ Σ s r², is too large for a float64: loss_ is infinite",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        if not found.converged:
+            advice = {
+                "gd": "Increase num_steps or the learning rate, or leave the learning rate out.",
+                "cg": "Increase num_steps, or use solver='exact'.",
+            }.get(found.solver, "Use solver='exact'.")
+            if found.solver == "exact":
+                advice = "Leave out columns that nearly depend on others."
+            warnings.warn(
+                f"Not converged to tol={self.tol} after {self.n_iter_} steps of {found.solver!r}. "
+                + advice,
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        size = np.abs(problem.x_shift)[:, None] * np.abs(found.coef)
+        rounding = EPS * (size.max(axis=0, initial=0.0) + np.abs(found.intercept))
+        worst = int(np.argmax(rounding * problem.y_scale))
+        # y_scale · spread is between ½ and 1. A thousandth of it is R² of 10⁻⁶ lost.
+        if rounding[worst] * problem.y_scale[worst] > 1e-3:
+            name = self._name(int(np.argmax(size[:, worst])))
+            warnings.warn(
+                f"Predictions round at {rounding[worst]:.1g}, where y spreads over "
+                f"{1 / problem.y_scale[worst]:.1g}: column {name} is large beside its own spread, "
+                "or nearly depends on others. Subtract an offset from it, or leave it out.",
+                scipy.linalg.LinAlgWarning,
+                stacklevel=3,
+            )
+
+    def _name(self, column: int) -> str:
+        names = getattr(self, "feature_names_in_", None)
+        return str(column) if names is None else repr(names[column])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = not self._descends
+        return tags
+
     def _check_parameters(self) -> None:
+        if self.solver not in solvers.SOLVERS:
+            raise ValueError(
+                f"solver must be one of {', '.join(solvers.SOLVERS)}, got {self.solver!r}"
+            )
         if not isinstance(self.num_steps, int | np.integer) or self.num_steps < 0:
             raise ValueError(f"num_steps must be an integer >= 0, got {self.num_steps!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
-        if self.momentum and self.learning_rate is None:
-            raise ValueError("momentum needs a learning_rate: conjugate gradients have their own")
+        if self.learning_rate is not None and self.solver not in ("auto", "gd"):
+            raise ValueError(f"learning_rate is of solver='gd', not {self.solver!r}")
+        if self.momentum and not self._descends:
+            raise ValueError("momentum needs a learning_rate: the other solvers have none")
         if not self.tol >= 0:
             raise ValueError(f"tol must be >= 0, got {self.tol!r}")
         rate = self.learning_rate
@@ -180,145 +304,65 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             raise ValueError(f"learning_rate must be positive, got {rate!r}")
 
 
-class _Problem:
-    """The least-squares problem in the coordinates it is trained in.
+class Ridge(LinearRegression):
+    """Least squares with a penalty on the coefficients, as a scikit-learn regressor.
 
-    With `standardize`, the intercept is taken care of by centring; without, by the op.
+    Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σₜ alphaₜ ‖coefₜ‖², with the coefficients in
+    X's own units and the intercept not penalised: what scikit-learn's `Ridge` minimises, halved.
+
+    Args:
+        alpha: The penalty: a number, or one per target [k]; not negative. All targets are fitted
+            from the same reads of X.
+        fit_intercept: Fit a constant term too.
+        solver: "exact", "gram", "cg" or "auto", as of `LinearRegression`.
+        num_steps: "cg" takes at most so many steps.
+        tol: As of `LinearRegression`; of the residual of data and penalty together.
+
+    Attributes:
+        coef_, intercept_, solver_, condition_, rank_, n_iter_, n_reads_: As of `LinearRegression`;
+            the condition number is that of data and penalty together, the worst of all targets'.
+        loss_: ½ Σ s r², without the penalty.
+
+    Source: Hoerl and Kennard, "Ridge regression: biased estimation for nonorthogonal problems",
+    1970.
+
+    >>> import numpy as np
+    >>> X, y = np.array([[-1.0], [0.0], [1.0]]), np.array([[-1.0, 2.0], [0.0, 3.0], [1.0, 4.0]])
+    >>> Ridge(alpha=[0.0, 2.0]).fit(X, y).coef_.ravel()
+    array([1. , 0.5])
     """
 
+    learning_rate = None
+    momentum = 0.0
+    standardize = True
+
     def __init__(
-        self, x: Array, y: Array, s: Array | None, intercept: bool, standardize: bool
+        self,
+        alpha: float | npt.ArrayLike = 1.0,
+        *,
+        fit_intercept: bool = True,
+        solver: str = "auto",
+        num_steps: int = 1000,
+        tol: float = 1e-10,
     ) -> None:
-        self.type = x.dtype
-        self.intercept = intercept
-        self.centre_x, self.centre_y = np.zeros(x.shape[1]), np.zeros(y.shape[1])
-        self.scale = np.ones(x.shape[1])
-        self.implicit_ones = intercept and not standardize
-        weight = np.ones(len(y)) if s is None else s.astype(np.float64)
-        if standardize:
-            x, y = self._standardized(x, y, weight)
-        self.x, self.y, self.s = np.ascontiguousarray(x), np.ascontiguousarray(y), s
-        self.w_shape = (x.shape[1] + int(self.implicit_ones), y.shape[1])
-        self.norm_y = np.sqrt(np.einsum("i,ij,ij->", weight, y, y))
-        self.norm_x = np.sqrt(
-            np.einsum("i,ij,ij->", weight, x, x) + weight.sum() * self.implicit_ones
-        )
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.num_steps = num_steps
+        self.tol = tol
 
-    def _standardized(self, x: Array, y: Array, weight: Array) -> tuple[Array, Array]:
-        # einsum adds in float64, as the weights are, without a float64 copy of X.
-        total = weight.sum()
-        if self.intercept:
-            # In X's type: what is subtracted here is exactly what is taken into account later.
-            self.centre_x = (np.einsum("i,ij->j", weight, x) / total).astype(self.type)
-            self.centre_y = (np.einsum("i,ij->j", weight, y) / total).astype(self.type)
-        x = x - self.centre_x.astype(self.type)
-        y = y - self.centre_y.astype(self.type)
-        scale = np.sqrt(np.einsum("i,ij,ij->j", weight, x, x) / total)
-        # What is left of a constant column after centring is rounding: fitting it would be fitting
-        # noise. Its coefficient is 0.
-        constant = scale <= 8 * np.finfo(self.type).eps * np.abs(self.centre_x)
-        self.scale = np.where(constant, 1.0, scale)
-        x /= self.scale.astype(self.type)
-        x[:, constant] = 0.0
-        return x, y
-
-    def original_coordinates(self, w: Array) -> tuple[Array, Array]:
-        """(intercept [k], coef [d, k]) for the untransformed X and y."""
-        if self.implicit_ones:
-            return w[0].astype(self.type), w[1:].astype(self.type)
-        coef = w / self.scale[:, None]
-        intercept = self.centre_y - self.centre_x.astype(np.float64) @ coef
-        return intercept.astype(self.type), coef.astype(self.type)
-
-    def loss_and_grad(self, w: Array) -> tuple[float, Array]:
-        loss, grad = self._pass(w, self.y)
-        return float(loss), grad
-
-    def hessian_times(self, v: Array) -> Array:
-        return self._pass(v, None)[1]
-
-    def _pass(self, w: Array, y: Array | None) -> tuple[Any, Array]:
-        """One fused pass. The small vectors outside it are float64 whatever X is."""
-        loss, grad = kernels.loss_and_grad(
-            self.x, w.astype(self.type), y, intercept=self.implicit_ones, sample_weight=self.s
-        )
-        return loss, grad.astype(np.float64)
-
-    def converged(self, w: Array, tol: float) -> bool:
-        loss, grad = self.loss_and_grad(w)
-        return self._small(loss, grad, tol)
-
-    def _small(self, loss: float, grad: Array, tol: float) -> bool:
-        # The second term is the rounding of X·w - y itself: no step gets below it.
-        eps = np.finfo(self.type).eps
-        residual = np.sqrt(2.0 * max(loss, 0.0))
-        limit = self.norm_x * (max(tol, eps) * residual + 4 * eps * self.norm_y)
-        return bool(np.linalg.norm(grad) <= limit)
-
-    def conjugate_gradients(self, num_steps: int, tol: float) -> tuple[Array, Array]:
-        """One recurrence per target, all in the same pass over X.
-
-        The gradient is carried by the recurrence. When that says converged, one pass computes it
-        afresh; if rounding had fooled the recurrence, it restarts from there.
-        """
-        w = np.zeros(self.w_shape)
-        loss, grad = self.loss_and_grad(w)
-        losses = [loss]
-        direction = -grad
-        squared = np.sum(np.square(grad), axis=0)
-        fresh = True
-        while len(losses) <= num_steps:
-            if self._small(loss, grad, tol):
-                if fresh:
-                    break
-                loss, grad = self.loss_and_grad(w)
-                direction, squared, fresh = -grad, np.sum(np.square(grad), axis=0), True
-                continue
-            image = self.hessian_times(direction)
-            curvature = np.sum(direction * image, axis=0)
-            step = np.divide(squared, curvature, out=np.zeros_like(squared), where=curvature > 0)
-            w += step * direction
-            grad += step * image
-            loss = max(loss - 0.5 * float(step @ squared), 0.0)
-            losses.append(loss)
-            new = np.sum(np.square(grad), axis=0)
-            beta = np.divide(new, squared, out=np.zeros_like(new), where=squared > 0)
-            direction = beta * direction - grad
-            squared, fresh = new, False
-        return w, np.array(losses, self.type)
-
-    def descend(self, rate: Any, num_steps: int, momentum: float) -> tuple[Array, Array]:
-        def run(w: Array, first: int, steps: int) -> tuple[Array, Array]:
-            return kernels.gradient_descent(
-                self.x,
-                w,
-                self.y,
-                rate if np.ndim(rate) == 0 else np.asarray(rate, np.float64)[first : first + steps],
-                steps,
-                intercept=self.implicit_ones,
-                sample_weight=self.s,
-                momentum=momentum,
+    def _penalty(self, targets: int) -> Array:
+        alpha = np.asarray(self.alpha, np.float64)
+        if alpha.shape not in ((), (targets,)):
+            raise ValueError(
+                f"alpha must be a number or have one entry per target, shape [{targets}], "
+                f"got shape {list(alpha.shape)}"
             )
+        if not np.all(np.isfinite(alpha) & (alpha >= 0)):
+            raise ValueError(f"alpha must not be negative, infinite or NaN, got {self.alpha!r}")
+        return alpha
 
-        try:
-            w, losses = descend_checked(run, np.zeros(self.w_shape, self.type), num_steps)
-        except DivergenceError as error:
-            intercept, coef = self.original_coordinates(error.w)
-            error.w = np.concatenate([intercept[None], coef]) if self.intercept else coef
-            raise
-        return w.astype(np.float64), losses
-
-    def largest_eigenvalue(self, iterations: int = 100) -> float:
-        """Of XᵀSX, by power iteration: from below, but 1 / λ is only half of the stable maximum."""
-        v = np.random.default_rng(0).standard_normal((self.w_shape[0], 1))
-        estimate = 0.0
-        for _ in range(iterations):
-            v /= np.linalg.norm(v)
-            image = self.hessian_times(v)
-            previous, estimate = estimate, float(np.linalg.norm(image))
-            if estimate == 0.0:
-                return 1.0  # X is zero: any rate does
-            if estimate - previous <= 1e-3 * estimate:
-                break
-            v = image
-        return estimate
+    def _check_parameters(self) -> None:
+        if self.solver == "gd":
+            raise ValueError("solver='gd' has no penalty: use another, or LinearRegression")
+        super()._check_parameters()

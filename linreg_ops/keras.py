@@ -1,11 +1,16 @@
-"""Keras 3: a linear regression model, and a last layer, whose training step is the fused op.
+"""Keras 3: squared-error losses that read a batch once, and the model and layer that use them.
 
-Both compute the loss with `linreg_ops.linear_l2_loss`, whose registered gradient was
-already computed in the same pass over X: Keras' own training step then reads X once, and drops
-the prediction from the graph where nothing asks for it.
+A linear layer that this module knows marks its output with the input and the weights it came from.
+A loss of this module, given an output so marked, computes itself and its gradients from those by
+`linreg_ops.linear_l2_loss`, in one pass; the product that Keras asked for on the way is dropped
+from the graph where nothing else needs it. All else is Keras' own code: it calls the loss, and so
+`loss_weights`, `sample_weight`, `class_weight`, masks, reductions, metrics, loss scaling and
+strategies mean what they mean for `Dense`.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -20,126 +25,241 @@ if keras.backend.backend() != "tensorflow":
     )
 
 
+class _Head(NamedTuple):
+    """What a linear layer's output was computed from: x [n, d] and the layer's weights."""
+
+    x: tf.Tensor
+    layer: Any
+
+    def l2_loss(self, y: Any, sample_weight: tf.Tensor | None) -> tf.Tensor:
+        """½ Σ s (x·kernel + bias - y)², x in the compute dtype and the rest in the variables'."""
+        kernel, bias, units = self.layer.kernel, self.layer.bias, self.layer.units
+        # .value, not the variable itself, which Keras would cast to the compute dtype
+        w = tf.convert_to_tensor(getattr(kernel, "value", kernel))
+        if bias is not None:
+            w = tf.concat([tf.cast(bias.value, w.dtype)[None, :], w], axis=0)
+        y = tf.cast(tf.convert_to_tensor(y), w.dtype)
+        if y.shape.rank == 1 and units == 1:
+            y = y[:, None]
+        if not y.shape.is_compatible_with([None, units]):
+            raise ValueError(f"y must have shape [n, units] = [n, {units}], got {y.shape}")
+        if sample_weight is not None:
+            sample_weight = tf.broadcast_to(tf.cast(sample_weight, w.dtype), tf.shape(y)[:1])
+        return linear_l2_loss(self.x, w, y, intercept=bias is not None, sample_weight=sample_weight)
+
+
+def _marked(outputs: Any, x: Any, layer: Any) -> Any:
+    # A symbolic output (KerasTensor) has no value yet: the layer is called again with one.
+    if isinstance(outputs, tf.Tensor):
+        outputs._linreg_head = _Head(x, layer)
+    return outputs
+
+
 @keras.saving.register_keras_serializable(package="linreg_ops")
-class L2Loss(keras.losses.Loss):  # type: ignore[misc]
+class MeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]
+    """`keras.losses.MeanSquaredError`, fused with the product of a `LinearOutput` below it.
+
+    The same arguments and values. Of any other prediction it is the stock loss.
+
+    Args:
+        reduction: As in Keras, except `None`: a fused loss is a sum over the rows, or their mean.
+        name, dtype: As in Keras.
+
+    Raises:
+        ValueError: `reduction=None`; y, sample_weight or x of a shape that does not fit.
+
+    >>> import numpy as np
+    >>> float(MeanSquaredError()(np.float32([[1.0], [2.0]]), np.float32([[2.0], [4.0]])))
+    2.5
+    """
+
+    def __init__(
+        self,
+        reduction: str = "sum_over_batch_size",
+        name: str = "mean_squared_error",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
+        if self.reduction in (None, "none"):
+            raise ValueError(
+                "reduction must be 'sum_over_batch_size', 'mean', 'mean_with_sample_weight' or "
+                f"'sum', got {reduction!r}: the fused loss never has a value per row"
+            )
+
+    @override
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dtype": self.dtype}  # which Keras forgets
+
+    # The loss of one row is this times ½ Σ over the targets, over the number of targets or not.
+    _per_row, _mean_over_targets = 2.0, True
+
+    @override
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        head = getattr(y_pred, "_linreg_head", None)
+        if head is None:
+            return super().__call__(y_true, y_pred, sample_weight)
+        with tf.name_scope(self.name):
+            rows = tf.shape(y_pred)[0]
+            if head.x.shape.rank != 2:
+                raise ValueError(f"x must have shape [n, d] with d known, got {head.x.shape}")
+            s, divisor = self._weights(rows, sample_weight, getattr(y_pred, "_keras_mask", None))
+            loss = self._per_row * head.l2_loss(y_true, s)
+            if self._mean_over_targets:
+                divisor = divisor * head.layer.units
+            return tf.cast(tf.math.divide_no_nan(loss, tf.cast(divisor, loss.dtype)), self.dtype)
+
+    def _weights(self, rows: Any, s: Any, mask: Any) -> tuple[tf.Tensor | None, tf.Tensor]:
+        """The factor of each row, and what the sum is divided by: Keras' reductions."""
+        mean = self.reduction != "sum"
+        count = tf.cast(rows, tf.float64)
+        if s is not None:
+            s = tf.cast(tf.convert_to_tensor(s), tf.float64)
+            if s.shape.rank == 2 and s.shape[1] == 1:
+                s = s[:, 0]
+            if s.shape.rank is not None and s.shape.rank > 1:
+                raise ValueError(f"sample_weight must have shape [n] or [n, 1], got {s.shape}")
+        if mask is not None:
+            kept = tf.cast(mask, tf.float64)
+            s = kept if s is None else s * kept
+            if mean:  # of the rows that the mask keeps
+                count = tf.reduce_sum(kept)
+        if self.reduction == "mean_with_sample_weight" and s is not None:
+            count = tf.reduce_sum(s)
+        # the mean over a strategy's whole batch: the replicas' means, averaged
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return s, count * replicas if mean else tf.ones([], tf.float64)
+
+
+@keras.saving.register_keras_serializable(package="linreg_ops")
+class L2Loss(MeanSquaredError):  # noqa: N818
     """½ Σ (y_pred - y_true)², summed over batch and targets: `tf.nn.l2_loss` as a Keras loss.
 
-    Equivalent: `tf.nn.l2_loss(y_pred - y_true)`. This is the unfused form; it gives a model
-    compiled with it the same numbers as `loss="l2"` gives `LinearRegression`.
+    Equivalent: `tf.nn.l2_loss(y_pred - y_true)`, fused with the product of a `LinearOutput` below
+    it. Its gradient grows with the batch: the learning rate must shrink by 2/(n·k) for the same
+    steps as with the mean squared error.
+
+    Args:
+        name, dtype: As in Keras.
+        reduction: What is made of the rows' ½ Σ over targets; as for `MeanSquaredError`.
 
     >>> import numpy as np
     >>> float(L2Loss()(np.float32([[1.0], [2.0]]), np.float32([[2.0], [4.0]])))
     2.5
     """
 
+    _per_row, _mean_over_targets = 1.0, False
+
     def __init__(self, name: str = "l2_loss", reduction: str = "sum", dtype: Any = None) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
 
     @override
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return 0.5 * tf.reduce_sum(tf.square(y_pred - tf.cast(y_true, y_pred.dtype)), axis=-1)
+        return super().call(y_true, y_pred) * (0.5 * y_pred.shape[-1])
 
 
-class _FusedLinear:
-    """Kernel and bias as Keras users know them, and the loss as the op computes it."""
-
-    def _init_config(
-        self,
-        units: int,
-        use_bias: bool,
-        kernel_initializer: Any,
-        bias_initializer: Any,
-        kernel_regularizer: Any,
-    ) -> None:
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}")
-        self.units = units
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-
-    def _config(self) -> dict[str, Any]:
-        return {
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
-
-    def _add_kernel_and_bias(self: Any, x_shape: Any) -> None:
-        if len(x_shape) != 2 or x_shape[-1] is None:
-            raise ValueError(f"x must have shape [n, d] with d known, got {list(x_shape)}")
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(x_shape[-1], self.units),
-            initializer=self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-        )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(self.units,), initializer=self.bias_initializer
-            )
-        self.built = True
-
-    def _predict(self: Any, x: Any) -> Any:
-        outputs = keras.ops.matmul(x, self.kernel)
-        return outputs if self.bias is None else keras.ops.add(outputs, self.bias)
-
-    def _fused_loss(self: Any, x: Any, y: Any, sample_weight: Any, kind: str) -> Any:
-        """One pass over X, which is in the compute dtype; the rest stays in the variables'."""
-        x = tf.cast(tf.convert_to_tensor(x), self.compute_dtype)
-        # .value, not the variable itself, which Keras would cast to the compute dtype
-        w = tf.convert_to_tensor(self.kernel.value)
-        if self.bias is not None:
-            w = tf.concat([tf.convert_to_tensor(self.bias.value)[None, :], w], axis=0)
-        y = _one_column_per_target(tf.cast(tf.convert_to_tensor(y), w.dtype), self.units)
-        if sample_weight is not None:
-            sample_weight = tf.cast(tf.convert_to_tensor(sample_weight), w.dtype)
-            sample_weight = _one_weight_per_row(sample_weight)
-        loss = linear_l2_loss(x, w, y, intercept=self.bias is not None, sample_weight=sample_weight)
-        if kind == "l2":
-            return loss
-        mean = tf.math.divide_no_nan(2.0 * loss, tf.cast(tf.shape(y)[0] * self.units, loss.dtype))
-        # the mean over a strategy's whole batch: the replicas' means, averaged
-        return mean / tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def _loss_kind(loss: Any) -> str:
-    if isinstance(loss, L2Loss) or loss in ("l2", "l2_loss"):
-        return "l2"
-    if isinstance(loss, keras.losses.MeanSquaredError) or loss in ("mse", "mean_squared_error"):
-        return "mse"
+def _fused_loss(loss: Any) -> MeanSquaredError:
+    """The loss of this module for what a user of Keras may give for it."""
+    if isinstance(loss, MeanSquaredError):
+        return loss
+    if isinstance(loss, str) and loss in ("l2", "l2_loss"):
+        return L2Loss()
+    try:
+        stock = keras.losses.get(loss)
+    except ValueError:
+        stock = None
+    if isinstance(stock, MeanSquaredError):  # of a configuration
+        return stock
+    if stock is keras.losses.mean_squared_error:
+        return MeanSquaredError()
+    if type(stock) is keras.losses.MeanSquaredError:  # a subclass may compute something else
+        return MeanSquaredError(stock.reduction, stock.name, stock.dtype)
     raise ValueError(
         f"loss must be 'mse' (mean over the batch) or 'l2' (½ Σ over the batch), got {loss!r}: "
         "the training step is the fused squared error"
     )
 
 
-def _one_column_per_target(y: tf.Tensor, units: int) -> tf.Tensor:
-    if y.shape.rank == 1 and units == 1:
-        y = y[:, None]
-    if not y.shape.is_compatible_with([None, units]):
-        raise ValueError(f"y must have shape [n, units] = [n, {units}], got {y.shape}")
-    return y
+@keras.saving.register_keras_serializable(package="linreg_ops")
+class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
+    """The last layer of a regression network, whose product is fused with the loss over it.
 
+    A `keras.layers.Dense` without an activation: the same arguments, weights and outputs. Under a
+    loss of this module, loss and gradients of kernel and bias come from one pass over the
+    layer's input; the gradient of that input is computed for the layers below.
 
-def _one_weight_per_row(s: tf.Tensor) -> tf.Tensor:
-    if s.shape.rank == 2 and s.shape[1] == 1:
-        s = s[:, 0]
-    if not s.shape.is_compatible_with([None]):
-        raise ValueError(f"sample_weight must have shape [n] or [n, 1], got {s.shape}")
-    return s
+    Equivalent: `Dense(units)`, compiled with the stock loss.
+
+    Args:
+        units, use_bias: As in `keras.layers.Dense`.
+        loss: `"mse"`, `"l2"`, or a loss of this module: what `layer(x, targets, sample_weight)`
+            adds to the model's losses. Such a model is compiled without a loss, and takes its
+            targets as an input.
+        **kwargs: Every other argument of `keras.layers.Dense`.
+
+    Raises:
+        ValueError: Units < 1; an activation; another loss; shapes that do not fit.
+
+    >>> import numpy as np
+    >>> keras.utils.set_random_seed(0)
+    >>> x = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
+    >>> y = np.abs(x).sum(axis=1)
+    >>> model = keras.Sequential([keras.layers.Dense(32, "relu"), LinearOutput(1)])
+    >>> model.compile(keras.optimizers.Adam(0.01), loss=MeanSquaredError())
+    >>> history = model.fit(x, y, epochs=60, verbose=0).history
+    >>> history["loss"][-1] < 0.05 < 1 < history["loss"][0]
+    True
+    >>> model.predict(np.float32([[1.0, -2.0, 0.5]]), verbose=0).shape
+    (1, 1)
+    """
+
+    def __init__(
+        self, units: int = 1, use_bias: bool = True, *, loss: Any = "mse", **kwargs: Any
+    ) -> None:
+        if not isinstance(units, int) or units < 1:
+            raise ValueError(f"units must be a positive integer, got {units!r}")
+        activation = kwargs.pop("activation", None)
+        if keras.activations.get(activation) is not keras.activations.linear:
+            raise ValueError(
+                f"activation must be None, got {activation!r}: the squared error of an activation "
+                "is not fused"
+            )
+        super().__init__(units, use_bias=use_bias, **kwargs)
+        self._given_loss, self.loss = loss, _fused_loss(loss)
+
+    @override
+    def build(
+        self, x_shape: Any, targets_shape: Any = None, sample_weight_shape: Any = None
+    ) -> None:
+        if len(x_shape) != 2 or x_shape[-1] is None:
+            raise ValueError(f"x must have shape [n, d] with d known, got {list(x_shape)}")
+        super().build(x_shape)
+
+    @override
+    def call(self, x: Any, targets: Any = None, sample_weight: Any = None) -> Any:
+        outputs = _marked(super().call(x), x, self)
+        if targets is not None:
+            self.add_loss(self.loss(targets, outputs, sample_weight))
+        return outputs
+
+    @override
+    def compute_output_shape(
+        self, x_shape: Any, targets_shape: Any = None, sample_weight_shape: Any = None
+    ) -> tuple[Any, int]:
+        return (x_shape[0], self.units)
+
+    @override
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["activation"]
+        return {**config, "loss": keras.saving.serialize_keras_object(self._given_loss)}
 
 
 @keras.saving.register_keras_serializable(package="linreg_ops")
-class LinearRegression(_FusedLinear, keras.Model):  # type: ignore[misc]
+class LinearRegression(keras.Model):  # type: ignore[misc]
     """Linear regression as a Keras model: y ≈ X·kernel + bias.
 
     The same weights, predictions and losses as
-    `keras.Sequential([keras.layers.Dense(units)])` compiled with `loss="mse"`, but each
+    `keras.Sequential([keras.layers.Dense(units)])` compiled with the same squared error, but each
     training step reads the batch once: loss and gradient come from one pass of the fused op, and
     the prediction that Keras asks for on the way is dropped from the graph unless a metric needs
     it. Everything of Keras' `fit` works: optimizers, `sample_weight`, `validation_data`,
@@ -148,11 +268,14 @@ class LinearRegression(_FusedLinear, keras.Model):  # type: ignore[misc]
     Args:
         units: Number of targets, k.
         use_bias: Fit a constant term too.
-        kernel_initializer, bias_initializer, kernel_regularizer: As in `keras.layers.Dense`.
+        kernel_initializer, bias_initializer, kernel_regularizer, ...: Every argument of
+            `keras.layers.Dense` but `activation`.
+        name, dtype, trainable: The model's own.
 
     The loss is chosen in `compile`. For a batch of n rows:
 
-    * `loss="mse"`, the default, Keras' convention: Σ sᵢ (prediction - y)² / (n·k).
+    * `loss="mse"`, the default, Keras' convention: Σ sᵢ (prediction - y)² / (n·k). A
+      `keras.losses.MeanSquaredError` keeps its reduction, dtype and name.
     * `loss="l2"`, TensorFlow's `tf.nn.l2_loss`: ½ Σ sᵢ (prediction - y)². Its gradient grows
       with the batch, so the learning rate must shrink: by 2/(n·k) for the same steps as "mse".
 
@@ -181,32 +304,53 @@ class LinearRegression(_FusedLinear, keras.Model):  # type: ignore[misc]
         units: int = 1,
         use_bias: bool = True,
         *,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        **kwargs: Any,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        **dense: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self._init_config(units, use_bias, kernel_initializer, bias_initializer, kernel_regularizer)
-        self._kind = "mse"
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.output_layer = LinearOutput(
+            units, use_bias, name="linear", dtype=self.dtype_policy, **dense
+        )
+
+    @property
+    def units(self) -> int:
+        """Number of targets."""
+        return int(self.output_layer.units)
+
+    @property
+    def use_bias(self) -> bool:
+        """Whether there is a constant term."""
+        return bool(self.output_layer.use_bias)
+
+    @property
+    def kernel(self) -> Any:
+        """The variable [d, units]."""
+        return self.output_layer.kernel
+
+    @property
+    def bias(self) -> Any:
+        """The variable [units], or None."""
+        return self.output_layer.bias
 
     @override
     def build(self, input_shape: Any) -> None:
-        self._add_kernel_and_bias(input_shape)
+        self.output_layer.build(input_shape)
 
     @override
     def call(self, inputs: Any) -> Any:
-        return self._predict(inputs)
+        return self.output_layer(inputs)
 
     @override
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, int]:
         return (input_shape[0], self.units)
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = "mse", **kwargs: Any) -> None:
-        """As `keras.Model.compile`; `loss` is `"mse"` or `"l2"` (see the class)."""
-        self._kind = _loss_kind(loss)
-        loss = L2Loss() if self._kind == "l2" else keras.losses.MeanSquaredError()
-        super().compile(optimizer, loss=loss, **kwargs)
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = "mse", *args: Any, **kwargs: Any
+    ) -> None:
+        """As `keras.Model.compile`; `loss` is a mean squared error, or `"l2"` (see the class)."""
+        super().compile(optimizer, keras.tree.map_structure(_fused_loss, loss), *args, **kwargs)
 
     @override
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -215,82 +359,8 @@ class LinearRegression(_FusedLinear, keras.Model):  # type: ignore[misc]
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """The fused loss of a batch, plus the regularizer's. Does not look at `y_pred`."""
-        del y_pred, training
-        loss = self._fused_loss(x, y, sample_weight, self._kind)
-        for penalty in self.losses:
-            loss += tf.cast(self._aggregate_additional_loss(penalty), loss.dtype)
-        return loss
-
     @override
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._config()}
-
-
-@keras.saving.register_keras_serializable(package="linreg_ops")
-class LinearOutput(_FusedLinear, keras.layers.Layer):  # type: ignore[misc]
-    """The last layer of a regression network, its squared-error loss fused with its product.
-
-    `layer(x)` is `keras.layers.Dense(units)(x)`. `layer(x, targets)` returns the same and
-    adds the loss to the model's: compile the model without one. The op then computes the loss
-    and the gradients of kernel and bias in one pass over x; gradients flow to x and targets too.
-    Inputs may be symbolic (`KerasTensor`).
-
-    Equivalent: `Dense(units)(x)` followed by `self.add_loss(mean((prediction - targets)²))`,
-    or `½ Σ` of it with `loss="l2"`.
-
-    Args:
-        units, use_bias, kernel_initializer, bias_initializer, kernel_regularizer: As in
-            `keras.layers.Dense`.
-        loss: `"mse"` or `"l2"`, as in `LinearRegression`.
-
-    Raises:
-        ValueError: Units < 1; another loss; shapes that do not fit.
-
-    >>> import numpy as np
-    >>> layer = LinearOutput(loss="l2", kernel_initializer="ones")
-    >>> layer(np.float32([[1.0], [2.0]]), np.float32([[2.0], [4.0]])).numpy()
-    array([[1.],
-           [2.]], dtype=float32)
-    >>> float(layer.losses[0])
-    2.5
-    """
-
-    def __init__(
-        self,
-        units: int = 1,
-        use_bias: bool = True,
-        *,
-        loss: str = "mse",
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._init_config(units, use_bias, kernel_initializer, bias_initializer, kernel_regularizer)
-        self.loss = _loss_kind(loss)
-
-    @override
-    def build(
-        self, x_shape: Any, targets_shape: Any = None, sample_weight_shape: Any = None
-    ) -> None:
-        self._add_kernel_and_bias(x_shape)
-
-    @override
-    def call(self, x: Any, targets: Any = None, sample_weight: Any = None) -> Any:
-        if targets is not None:
-            self.add_loss(self._fused_loss(x, targets, sample_weight, self.loss))
-        return self._predict(x)
-
-    @override
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "loss": self.loss, **self._config()}
+        layer = self.output_layer.get_config()
+        own = {"name": self.name, "trainable": self.trainable, "dtype": layer["dtype"]}
+        return {**{k: v for k, v in layer.items() if k != "loss"}, **own}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from . import _gradients, _library, _pfor, _statistics, stock
+from . import _gradients, _interruptible, _library, _pfor, _statistics, stock
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
@@ -77,11 +79,14 @@ def linear_l2_loss(
     >>> float(lo.linear_l2_loss(x, w, y))
     29.0
     """
-    x, w, y, weights = _convert(x, w, y, sample_weight)
+    x, w, y, weights = _convert(x, w, y, sample_weight, intercept)
     if stock.active():
         loss, _ = stock.loss_and_grad(x, w, y, weights, intercept)
-    else:
+        return _total(loss, x)
+    try:
         loss, _ = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
+    except _REFUSALS as error:
+        raise _explained(error, x, w, y, intercept) from None
     return _total(loss, x)
 
 
@@ -128,11 +133,14 @@ def linear_l2_loss_and_grad(
     >>> grad.numpy().tolist()
     [24.0, 34.0]
     """
-    x, w, y, weights = _convert(x, w, y, sample_weight)
+    x, w, y, weights = _convert(x, w, y, sample_weight, intercept)
     if stock.active():
         loss, grad = stock.loss_and_grad(x, w, y, weights, intercept)
         return LossAndGrad(_total(loss, x), grad)
-    loss, grad = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
+    try:
+        loss, grad = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)
+    except _REFUSALS as error:
+        raise _explained(error, x, w, y, intercept) from None
     grad = _gradients.saved_gradient(x, grad, w, y, weights, intercept)
     return LossAndGrad(_total(loss, x), grad)
 
@@ -183,7 +191,8 @@ def gradient_descent(
         TypeError: A dtype has no kernel, or w, y and sample_weight do not share one.
         ValueError: Arguments that do not fit, known while tracing.
         tf.errors.InvalidArgumentError: Arguments that do not fit, known when running.
-        tf.errors.CancelledError: The step was cancelled; it is polled between steps.
+        tf.errors.CancelledError: The step was cancelled.
+        KeyboardInterrupt: Ctrl-C, in eager execution within a second; the steps so far are lost.
 
     >>> import tensorflow as tf, linreg_ops as lo
     >>> x, w, y = tf.constant([[1.], [2.]]), tf.constant([0.]), tf.constant([2., 4.])
@@ -191,16 +200,36 @@ def gradient_descent(
     >>> w.numpy().tolist(), losses.numpy().tolist()
     ([1.5], [10.0, 2.5, 0.625])
     """
-    x, w, y, weights = _convert(x, w, y, sample_weight)
+    x, w, y, weights = _convert(x, w, y, sample_weight, intercept)
     rate, momentum = _float64(learning_rate, "learning_rate"), _float64(momentum, "momentum")
     steps = _int64(num_steps, "num_steps")
     if stock.active():
         return Descent(*stock.gradient_descent(x, w, y, rate, steps, momentum, weights, intercept))
-    return Descent(
-        *_ops.linreg_gradient_descent(
-            x, w, y, rate, steps, momentum, weights, intercept=intercept, name=name
+    try:
+        if _interruptible.wanted(_products(x, w, steps)):
+            types = ("Tx", x.dtype.as_datatype_enum, "Tw", w.dtype.as_datatype_enum)
+            attributes = (*types, "num_sample_weights", len(weights), "intercept", bool(intercept))
+            rate, momentum = (tf.convert_to_tensor(value, tf.float64) for value in (rate, momentum))
+            inputs = [x, w, y, rate, tf.convert_to_tensor(steps, tf.int64), momentum, *weights]
+            return Descent(*_interruptible.run("Linreg>GradientDescent", inputs, attributes, 2))
+        return Descent(
+            *_ops.linreg_gradient_descent(
+                x, w, y, rate, steps, momentum, weights, intercept=intercept, name=name
+            )
         )
-    )
+    except _REFUSALS as error:
+        raise _explained(error, x, w, y, intercept) from None
+
+
+def _products(x: tf.Tensor, w: tf.Tensor, steps: tf.Tensor | int) -> int:
+    """About the multiplications of a descent, with what a step costs beside them; 0 in a graph."""
+    if not (isinstance(x, tf.__internal__.EagerTensor) and tf.executing_eagerly()):
+        return 0
+    if not isinstance(steps, int):
+        steps = int(steps) if steps.shape.rank == 0 else 0
+    shape, weights = x._shape_tuple(), w._shape_tuple()
+    targets = weights[-1] if len(weights) > 1 else 1
+    return int(steps * (math.prod(shape) * targets + 300))
 
 
 def _total(loss: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
@@ -210,16 +239,18 @@ def _total(loss: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
 
 def _convert(
-    x: TensorLike, w: TensorLike, y: TensorLike, sample_weight: TensorLike | None
+    x: TensorLike,
+    w: TensorLike,
+    y: TensorLike,
+    sample_weight: TensorLike | None,
+    intercept: bool,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-    """The arguments as tensors of dtypes that have a kernel.
+    """The arguments as tensors of dtypes that have a kernel and, in eager mode, shapes that fit.
 
     The generated wrappers would cast NumPy arrays to another argument's dtype without a word.
     """
     if not isinstance(x, tf.Tensor):
-        # The hint is for lists of integers; given to a float64 array it would round it.
-        hint = None if hasattr(x, "dtype") else tf.float32
-        x = tf.convert_to_tensor(x, name="x", dtype_hint=hint)
+        x = _as_tensor(x, "x", _dtype_beside(w, y, sample_weight) if _has_no_dtype(x) else None)
     # `is`: an eager call of a small problem takes 8 µs, and comparing two DTypes half of one.
     dtype = x.dtype
     if not (dtype is tf.float32 or dtype is tf.float64) and dtype not in _FLOATS:
@@ -237,12 +268,16 @@ def _convert(
     y = _as_tensor(y, "y", w_dtype)
     if y.dtype is not w_dtype:
         raise _mismatch("y", y, w_dtype)
-    if sample_weight is None:
-        return x, w, y, []
-    s = _as_tensor(sample_weight, "sample_weight", w_dtype)
-    if s.dtype is not w_dtype:
-        raise _mismatch("sample_weight", s, w_dtype)
-    return x, w, y, [s]
+    weights = []
+    if sample_weight is not None:
+        weights = [_as_tensor(sample_weight, "sample_weight", w_dtype)]
+        if weights[0].dtype is not w_dtype:
+            raise _mismatch("sample_weight", weights[0], w_dtype)
+    # What the op refuses TensorFlow logs, twice. So the commonest mistake, y [n, 1] with w [d], is
+    # found before: a rank takes 0.16 µs, and a whole shape twice that.
+    if w._rank() != y._rank() and tf.executing_eagerly():
+        _check_shapes(x, w, y, weights, intercept)
+    return x, w, y, weights
 
 
 def _mismatch(argument: str, got: tf.Tensor, dtype: tf.DType) -> TypeError:
@@ -252,19 +287,106 @@ def _mismatch(argument: str, got: tf.Tensor, dtype: tf.DType) -> TypeError:
     )
 
 
-def _as_tensor(value: TensorLike, name: str, dtype: tf.DType) -> tf.Tensor:
+def _as_tensor(value: TensorLike, name: str, dtype: tf.DType | None) -> tf.Tensor:
     """`value` as a tensor: what carries a dtype keeps it, Python numbers take `dtype`."""
     if isinstance(value, tf.Tensor):
         return value
-    if hasattr(value, "dtype"):
-        return tf.convert_to_tensor(value, name=name)
-    return tf.convert_to_tensor(value, dtype=dtype, name=name)
+    if isinstance(value, (tf.SparseTensor, tf.RaggedTensor, tf.IndexedSlices)):
+        how = {tf.SparseTensor: "tf.sparse.to_dense", tf.RaggedTensor: "its to_tensor()"}
+        how_to = how.get(type(value), "tf.convert_to_tensor")
+        raise TypeError(f"{name} must be dense, got {type(value).__name__}; convert it by {how_to}")
+    if hasattr(value, "nnz") and hasattr(value, "toarray"):  # SciPy's and CuPy's
+        raise TypeError(
+            f"{name} must be dense, got {type(value).__name__}; convert it by its toarray()"
+        )
+    try:
+        return tf.convert_to_tensor(value, dtype if _has_no_dtype(value) else None, name=name)
+    except (TypeError, ValueError) as error:
+        line = str(error).partition("\n")[0]
+        raise type(error)(f"{name} cannot be made a tensor: {line}") from None
+
+
+def _has_no_dtype(value: TensorLike) -> bool:
+    """Whether it is a Python number, or nested lists of them: by the first, as TensorFlow does."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return type(value) in (int, float, bool, list, tuple)
+
+
+def _dtype_beside(*others: TensorLike) -> tf.DType:
+    """The dtype that Python numbers take beside the other arguments."""
+    for other in others:
+        if other is not None and not _has_no_dtype(other):
+            dtype = _as_tensor(other, "", None).dtype
+            if dtype in _FLOATS:
+                return dtype
+    return tf.float32
+
+
+def _check_shapes(
+    x: tf.Tensor, w: tf.Tensor, y: tf.Tensor, weights: list[tf.Tensor], intercept: bool
+) -> None:
+    """Asks the op's shape function, in a graph of no use but that.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The shapes do not fit.
+    """
+    with tf.Graph().as_default():
+        x, w, y, *weights = (
+            tf.compat.v1.placeholder(t.dtype, t.shape) for t in (x, w, y, *weights)
+        )
+        try:
+            _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept)
+        except ValueError as error:
+            message = str(_explained(error, x, w, y, intercept))
+        else:
+            return
+    raise tf.errors.InvalidArgumentError(None, None, message)
+
+
+# What TensorFlow raises when the shape function, or the op, refuses its arguments.
+_REFUSALS = (ValueError, tf.errors.InvalidArgumentError)
+# Its dress: where it was, and for the shape function all attributes and shapes of the node.
+_DRESS = re.compile(r"^(?:\{\{.*?\}\} ?)+|(?: for '\{\{node .*| \[Op:.*)$", re.DOTALL)
+_OURS = re.compile(r"(x|w|y|sample_weight|learning_rate|num_steps|momentum) must ")
+
+
+def _explained(
+    error: Exception, x: tf.Tensor, w: tf.Tensor, y: tf.Tensor, intercept: bool
+) -> Exception:
+    """The refusal in its own words, with what to do in the commonest cases."""
+    explained: Exception
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    message = _DRESS.sub("", text)
+    if not _OURS.match(message):
+        return error
+    message += _remedy(x.shape, w.shape, y.shape, intercept)
+    if isinstance(error, tf.errors.OpError):
+        explained = tf.errors.InvalidArgumentError(None, None, message)
+    else:
+        explained = ValueError(message)
+    return explained
+
+
+def _remedy(x: tf.TensorShape, w: tf.TensorShape, y: tf.TensorShape, intercept: bool) -> str:
+    if None in (x.rank, w.rank, y.rank) or x.rank < 2:
+        return ""
+    rows = "..." if x.rank > 2 else ":"
+    if w.rank == x.rank - 1 and y.rank == x.rank and y[-1] == 1:
+        return f"; for one target take y[{rows}, 0], or w[{rows}, None]"
+    if y.rank == x.rank - 1 and w.rank == x.rank and w[-1] == 1:
+        return f"; for one target take y[{rows}, None], or w[{rows}, 0]"
+    row = x.rank - 2
+    if not intercept and w.rank > row and None not in (w[row], x[-1]) and w[row] == x[-1] + 1:
+        return "; w has one row more than x has columns: if the first is an intercept, say so"
+    return ""
 
 
 def _float64(value: TensorLike, name: str) -> tf.Tensor:
     if isinstance(value, float):
         return value  # the generated wrapper converts it faster
-    value = tf.convert_to_tensor(value, name=name)
+    # The hint is for lists of Python numbers, which would be rounded to float32 on the way.
+    value = tf.convert_to_tensor(value, name=name, dtype_hint=tf.float64)
     if not (value.dtype.is_floating or value.dtype.is_integer):
         raise TypeError(f"{name} must be a real number, got {value.dtype.name}")
     return tf.cast(value, tf.float64)

@@ -16,16 +16,19 @@ import numpy.typing as npt
 try:
     import matplotlib as mpl
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle, FancyArrowPatch
 except ImportError as error:
     raise ImportError(
-        'linreg_ops.plotting needs matplotlib. Install it with: pip install "linreg_ops[demo]"'
+        "linreg_ops.plotting needs matplotlib. Install it with: pip install matplotlib"
     ) from error
 
 # Okabe and Ito's colours: distinct for colour-blind readers too.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9A9A9A", "#2B2B2B"
 COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"]
+
+_DRAWN = 20_000  # points at most in a scatter plot
 
 _STYLE: Any = {
     "axes.spines.top": False,
@@ -60,6 +63,7 @@ def plot_line(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
     lines: Mapping[str, tuple[float, float]],
+    names: tuple[str, str] = ("x", "y"),
 ) -> None:
     """The points and, over them, each (intercept, slope) of `lines` under its name.
 
@@ -68,24 +72,64 @@ def plot_line(
         x: `[n]`.
         y: `[n]`.
         lines: The first is drawn solid; those after it dashed, as a comparison.
+        names: What x and y are called.
     """
     x, y = np.ravel(x), np.ravel(y)
-    axes.scatter(x, y, s=26, color=GREY, edgecolor="white", linewidth=0.6, label="data")
+    _scatter(axes, x, y, GREY, label="data")
     ends = np.array([x.min(), x.max()]) if len(x) else np.zeros(2)
     for i, (name, (intercept, slope)) in enumerate(lines.items()):
         axes.plot(
             ends,
             intercept + slope * ends,
-            label=f"{name}: y = {slope:.3g} x {'-' if intercept < 0 else '+'} {abs(intercept):.3g}",
+            label=f"{name}: {_equation(intercept, slope, names)}",
             color=COLOURS[i % len(COLOURS)],
             linewidth=3 if i == 0 else 1.6,
             linestyle="-" if i == 0 else (0, (5, 3)),
             zorder=3 + i,
         )
-    axes.set(xlabel="x", ylabel="y", title="Data and fitted line")
+    _label(axes, *names, "Data and fitted line")
     bottom, top = axes.get_ylim()
     axes.set_ylim(top=top + 0.07 * (1 + len(lines)) * (top - bottom))  # room for the legend
-    axes.legend(loc="upper left")
+    legend = axes.legend(loc="upper left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    points = legend.legend_handles[0]
+    if isinstance(points, PathCollection):  # as small and faint as the data it would not be seen
+        points.set_sizes([24.0])
+        points.set_alpha(1.0)
+
+
+def _equation(intercept: float, slope: float, names: tuple[str, str]) -> str:
+    constant = f" {'-' if intercept < 0 else '+'} {abs(intercept):.3g}" if intercept else ""
+    return f"{names[1]} = {slope:.3g} {names[0]}{constant}"
+
+
+def _label(axes: Axes, x: str, y: str, title: str) -> None:
+    """Names and title, taken literally: a column may be called "$"."""
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
+    axes.set_title(title, parse_math=False)
+
+
+def _scatter(axes: Axes, x: npt.NDArray[Any], y: npt.NDArray[Any], color: str, **how: Any) -> None:
+    """Points, smaller and fainter the more there are; of very many a part, which says so."""
+    total = len(x)
+    if total > _DRAWN:
+        rows = np.random.default_rng(0).choice(total, _DRAWN, replace=False)
+        x, y = x[rows], y[rows]
+        text = f"{_DRAWN:,} of {total:,} points drawn"
+        axes.text(0.99, 0.01, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=8)
+    few = total <= 500
+    axes.scatter(
+        x, y,
+        s=24 if few else max(24 * 500 / total, 3),
+        color=color,
+        alpha=0.75 if few else max((500 / total) ** 0.5, 0.15),
+        edgecolor="white" if few else "none",
+        linewidth=0.6 if few else 0,
+        rasterized=not few,
+        **how,
+    )  # fmt: skip
 
 
 def plot_predictions(axes: Axes, actual: npt.ArrayLike, predicted: npt.ArrayLike) -> None:
@@ -102,11 +146,25 @@ def plot_predictions(axes: Axes, actual: npt.ArrayLike, predicted: npt.ArrayLike
     margin = 0.04 * (high - low) or 1.0
     limits = (low - margin, high + margin)
     axes.plot(limits, limits, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)))
-    axes.scatter(
-        actual, predicted, s=22, color=BLUE, alpha=0.65, edgecolor="white", linewidth=0.5, zorder=3
-    )
-    axes.set(xlim=limits, ylim=limits, xlabel="actual", ylabel="predicted")
-    axes.set_title("Predicted against actual")
+    _scatter(axes, actual, predicted, BLUE, zorder=3)
+    axes.set(xlim=limits, ylim=limits)
+    _label(axes, "actual", "predicted", "Predicted against actual")
+
+
+def plot_residuals(axes: Axes, predicted: npt.ArrayLike, residuals: npt.ArrayLike) -> None:
+    """What the model leaves over, against its predictions: without a pattern if the model fits.
+
+    Args:
+        axes: Where to draw.
+        predicted: `[n]`.
+        residuals: `[n]`, actual less predicted.
+    """
+    predicted, residuals = np.ravel(predicted), np.ravel(residuals)
+    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)))
+    _scatter(axes, predicted, residuals, BLUE, zorder=3)
+    largest = float(np.abs(residuals).max(initial=0.0)) or 1.0
+    axes.set_ylim(-1.1 * largest, 1.1 * largest)
+    _label(axes, "predicted", "actual - predicted", "Residuals")
 
 
 def plot_losses(
@@ -188,9 +246,11 @@ def plot_network(axes: Axes, inputs: Sequence[str], output: str = "ŷ") -> None:
 
 
 def figure(
-    panels: int = 1, *, width: float = 5.6, height: float = 4.4
+    panels: int = 1, *, columns: int | None = None, width: float = 5.6, height: float = 4.4
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `panels` axes side by side, each `width` by `height` inches.
+    """A figure with `panels` axes, `columns` or all of them side by side, each `width` by `height`.
+
+    In inches.
 
     >>> from linreg_ops.plotting import figure, plot_losses
     >>> picture, [axes] = figure()
@@ -198,9 +258,11 @@ def figure(
     >>> axes.get_yscale()
     'log'
     """
+    columns = columns or panels
+    rows = -(-panels // columns)
     with style():
-        made = Figure(figsize=(panels * width, height), layout="constrained")
-        axes = list(made.subplots(1, panels, squeeze=False)[0])
+        made = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        axes = list(made.subplots(rows, columns, squeeze=False).flat[:panels])
     return made, axes
 
 

@@ -131,8 +131,8 @@ def least_squares(
 ) -> Array:
     """The weights of least loss, by LAPACK's SVD and refinement: where every descent should end.
 
-    Of all minimisers, the one of least norm. Columns are scaled to unit length for the
-    factorisation, which is what makes polynomials of degree 5 come out right.
+    Of all minimisers, the one of least norm of columns scaled to unit length: they are scaled for
+    the factorisation, which is what makes polynomials of degree 10 come out right.
 
     >>> least_squares([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0], intercept=True).round(12)
     array([1., 2.])
@@ -151,7 +151,8 @@ def least_squares(
     inverse = np.linalg.pinv(scaled, rcond=max(1, *scaled.shape) * np.finfo(np.float64).eps)
     w = inverse @ target
     exact_x, exact_y = scaled.astype(np.longdouble), target.astype(np.longdouble)
-    for _ in range(2):
+    w = w.astype(np.longdouble)
+    for _ in range(5):
         gradient = exact_x.T @ (exact_y - exact_x @ w)
         w = w + inverse @ (inverse.T @ gradient.astype(np.float64))
     return np.asarray((w.T / length).T, np.float64)

@@ -63,6 +63,19 @@ class _Problem:
             )
         self._rank_1 = rank == 1
         self._intercept = intercept
+        # MatMul would stretch a batch of one problem over the other argument's.
+        batch = tf.shape(x)[:-2]
+        inner = 1 if self._rank_1 else 2
+        for name, value, own in (
+            ("w", w, inner),
+            ("y", y, inner),
+            *(("sample_weight", v, 1) for v in s),
+        ):
+            _check(
+                _same_shape(tf.shape(value)[:-own], batch),
+                f"{name} must have x's batch dimensions, got {name} of shape {value.shape} "
+                f"for x of shape {x.shape}",
+            )
         self._dtype = w.dtype
         wide = tf.float32 if w.dtype.size == 2 else w.dtype
         self._x = tf.cast(x, wide)
@@ -98,6 +111,30 @@ class _Problem:
         return self.narrow(value[..., 0] if self._rank_1 else value)
 
 
+def _check(good: tf.Tensor, message: str) -> None:
+    """InvalidArgumentError, at once or when the graph runs, unless `good`.
+
+    Not tf.debugging.Assert: its branch stays in the exported graph, where TensorFlow warns of it.
+    """
+    known = tf.get_static_value(good)
+    if known is None:
+        tf.raw_ops.Assert(condition=good, data=[message])
+    elif not known:
+        raise tf.errors.InvalidArgumentError(None, None, message)
+
+
+def _same_shape(got: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    return tf.logical_and(
+        tf.equal(tf.size(got), tf.size(wanted)),
+        tf.reduce_all(
+            tf.equal(
+                tf.concat([got, tf.zeros_like(wanted)], 0),
+                tf.concat([wanted, tf.zeros_like(got)], 0),
+            )
+        ),
+    )
+
+
 def loss_and_grad(
     x: tf.Tensor, w: tf.Tensor, y: tf.Tensor, s: list[tf.Tensor], intercept: bool
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -120,11 +157,27 @@ def gradient_descent(
     """What Linreg>GradientDescent computes."""
     problem = _Problem(x, w, y, s, intercept)
     dtype = problem.w.dtype
+    # Through int64 and float64: TensorFlow makes Python numbers int32 and float32.
+    num_steps = tf.convert_to_tensor(num_steps, tf.int64)
+    momentum = tf.convert_to_tensor(momentum, tf.float64)
+    rates = tf.convert_to_tensor(learning_rate, tf.float64)
+    for name, value in (("num_steps", num_steps), ("momentum", momentum)):
+        _check(tf.equal(tf.rank(value), 0), f"{name} must be a scalar, got shape {value.shape}")
+    _check(
+        tf.reduce_all((num_steps >= 0) & (num_steps < 2**31 - 1)),
+        "num_steps must be from 0 to 2^31 - 2, which is what a TensorArray holds",
+    )
+    _check(
+        tf.equal(tf.rank(rates), 0)
+        | (
+            tf.equal(tf.rank(rates), 1)
+            & tf.reduce_all(tf.equal(tf.size(rates, tf.int64), num_steps))
+        ),
+        f"learning_rate must be a scalar or have num_steps entries, got shape {rates.shape}",
+    )
     num_steps = tf.cast(num_steps, tf.int32)
-    # Through float64: TensorFlow makes a Python float a float32.
-    rates = tf.cast(tf.convert_to_tensor(learning_rate, tf.float64), dtype)
-    rates = tf.broadcast_to(rates, [num_steps])
-    momentum = tf.cast(tf.convert_to_tensor(momentum, tf.float64), dtype)
+    momentum = tf.cast(momentum, dtype)
+    rates = tf.broadcast_to(tf.cast(rates, dtype), [num_steps])
 
     def step(
         t: tf.Tensor, w: tf.Tensor, v: tf.Tensor, losses: tf.TensorArray

@@ -46,6 +46,25 @@ class DivergenceError(ArithmeticError):
         )
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C between or within the ops of a training: what was finished is not lost.
+
+    Attributes:
+        step: Steps finished, those of the ops that came to their end.
+        w: The weights after them.
+        losses: The losses of w_0 ... w_step; empty before the first op has ended.
+    """
+
+    def __init__(self, step: int, w: Array, losses: Array) -> None:
+        super().__init__(step, w, losses)
+        self.step = step
+        self.w = w
+        self.losses = losses
+
+    def __str__(self) -> str:
+        return f"interrupted; {self.step} steps are finished, their weights are in this exception"
+
+
 def train(
     x: Any,
     w: Any,
@@ -81,9 +100,9 @@ def train(
         intercept: Gives x an implicit leading column of ones, whose weight is `w[0]`.
         sample_weight: `[n]`.
         momentum: 0 is plain gradient descent.
-        steps_per_call: Runs the loop in ops of so many steps, to report progress between them and
-            to stop early when it diverges. Same result. Only without momentum, whose velocity
-            lives inside the op.
+        steps_per_call: Runs the loop in ops of so many steps, to report progress between them, to
+            stop early when it diverges, and to keep what is finished when Ctrl-C is pressed. Same
+            result. Only without momentum, whose velocity lives inside the op.
         on_progress: Called after each op with the number of steps done and the loss there.
 
     Returns:
@@ -92,7 +111,9 @@ def train(
     Raises:
         DivergenceError: A loss is not finite. Carries its step, the last weights with a finite loss
             and the losses so far.
-        ValueError: `steps_per_call` below 1, or together with momentum.
+        TrainingInterrupted: Ctrl-C. Carries the weights and losses of the ops that had ended.
+        ValueError: `steps_per_call` below 1, or together with momentum; a schedule that does not
+            have `num_steps` rates.
         Exception: What `linreg_ops.gradient_descent` raises for arguments that do not fit.
 
     >>> from linreg_ops.training import train
@@ -114,9 +135,15 @@ def train(
     x = tf.convert_to_tensor(x)
     y = tf.convert_to_tensor(y, x.dtype) if isinstance(y, list) else tf.convert_to_tensor(y)
     rates = np.asarray(learning_rate)
+    if rates.ndim and rates.shape != (num_steps,):
+        raise ValueError(
+            "learning_rate must be a scalar or have shape [num_steps] = "
+            f"[{num_steps}], got shape {list(rates.shape)}"
+        )
 
     def descend(start: Any, first: int, steps: int) -> tuple[Any, Any]:
-        rate = rates[first : first + steps] if rates.ndim and steps_per_call else rates
+        # Fewer steps than there are rates too, when a descent that diverged is repeated.
+        rate = rates[first : first + steps] if rates.ndim else rates
         return gradient_descent(
             x,
             start,
@@ -140,24 +167,28 @@ def descend_checked(
     on_progress: Callable[[int, float], None] | None = None,
 ) -> tuple[Any, Array]:
     """Calls `descend(w, first_step, steps) -> (w, losses)` until done, and looks at the losses."""
-    history: list[Array] = []
+    history: list[Array] = []  # each call's losses but the last, which is the first of the next
+    latest = np.empty(0)
     done = 0
-    while True:
-        steps = min(steps_per_call or num_steps, num_steps - done)
-        new_w, losses = descend(w, done, steps)
-        losses = np.asarray(losses)
-        finite = np.isfinite(losses)
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            # Same steps, same bits: this is where the descent stood one step earlier.
-            last, _ = descend(w, done, max(bad - 1, 0))
-            raise DivergenceError(
-                done + bad, np.asarray(last), np.concatenate([*history, losses[: bad + 1]])
-            )
-        w = new_w
-        done += steps
-        if on_progress is not None:
-            on_progress(done, float(losses[-1]))
-        if done >= num_steps:
-            return w, np.concatenate([*history, losses])
-        history.append(losses[:-1])  # the last one is the first of the next call
+    try:
+        while True:
+            steps = min(steps_per_call or num_steps, num_steps - done)
+            new_w, losses = descend(w, done, steps)
+            losses = np.asarray(losses)
+            finite = np.isfinite(losses)
+            if not finite.all():
+                bad = int(np.argmin(finite))
+                # Same steps, same bits: this is where the descent stood one step earlier.
+                last, _ = descend(w, done, max(bad - 1, 0))
+                raise DivergenceError(
+                    done + bad, np.asarray(last), np.concatenate([*history, losses[: bad + 1]])
+                )
+            w, latest, done = new_w, losses[-1:], done + steps
+            history.append(losses[:-1])
+            if on_progress is not None:
+                on_progress(done, float(losses[-1]))
+            if done >= num_steps:
+                return w, np.concatenate([*history, latest])
+    except KeyboardInterrupt:
+        finished = np.concatenate([*history, latest])
+        raise TrainingInterrupted(done, np.asarray(w), finished) from None

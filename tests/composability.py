@@ -1,27 +1,29 @@
-"""The README's table of ways to compose the ops: what the tests show, beside stock TensorFlow.
+"""The ways to compose the ops: what the tests show, beside stock TensorFlow.
 
     python tests/composability.py
     python tests/composability.py tests/test_xla.py     the rows with all their tests there
 
 runs every test marked `@pytest.mark.composes("row")`, puts the same demand to
-`tf.nn.l2_loss(tf.matmul(x, w) - y)` in the probes below, and rewrites the table. Arguments go to
-pytest; a row keeps its cells if not all of its files took part.
+`tf.nn.l2_loss(tf.matmul(x, w) - y)` in the probes below, and writes composability.json, of which
+docs/generate.py makes a table. Arguments go to pytest; a row keeps its cells if not all of its
+files took part.
 """
 
+import json
 import re
 import sys
 import tempfile
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from fresh import run
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-BEGIN, END = "<!-- composability: tests/composability.py writes this -->", "<!-- end -->"
+RECORD = Path(__file__).with_name("composability.json")
 
 
 def stock(x, w, y):
@@ -225,39 +227,21 @@ class Outcomes:
     def complete(self, row: str) -> bool:
         return self.files[row] == set(marked_files()[row])
 
-    def cell(self, row: str) -> str:
-        if not self.passed[row]:
-            return "✗ not tested"
-        files = ", ".join(f"[{name}](tests/{name})" for name in marked_files()[row])
-        return f"{'✓' if all(self.passed[row]) else '✗'} {files}"
-
-
-def table(outcomes: Outcomes) -> str:
-    lines = ["| | `linreg_ops` | `tf.nn.l2_loss(tf.matmul(x, w) - y)` |", "|---|---|---|"]
-    before = read_table()
-    for row in ROWS:
-        ours, stock = before.get(row, (outcomes.cell(row), ""))
-        if outcomes.complete(row) or not stock:
-            ours, stock = outcomes.cell(row), probe_stock(row)
-        lines.append(f"| {row} | {ours} | {stock} |")
-    return "\n".join(lines)
-
-
-def read_table() -> dict[str, tuple[str, str]]:
-    """The README's table: ours and stock's cell of every row."""
-    text = README.read_text()
-    assert text.count(BEGIN) == 1, f"README.md needs {BEGIN} ... {END} once"
-    lines = text.split(BEGIN)[1].split(END)[0].strip().splitlines()[2:]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
-    return {row: (ours, theirs) for row, ours, theirs in cells}
+    def cells(self, row: str) -> dict[str, Any]:
+        passed = self.passed[row]
+        ours = "✗ not tested" if not passed else "✓" if all(passed) else "✗"
+        return {"ours": ours, "files": marked_files()[row], "stock": probe_stock(row)}
 
 
 def main() -> int:
     outcomes = Outcomes()
     status = pytest.main(["-q", "-m", "composes and not slow", *sys.argv[1:]], plugins=[outcomes])
-    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-    written = f"{BEGIN}\n\n{table(outcomes)}\n\n{END}"
-    README.write_text(re.sub(pattern, lambda _: written, README.read_text(), flags=re.S))
+    before = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    record = {
+        row: outcomes.cells(row) if outcomes.complete(row) or row not in before else before[row]
+        for row in ROWS
+    }
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return int(status)
 
 

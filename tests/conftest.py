@@ -1,7 +1,6 @@
-"""Fixtures for every test: seeded randomness, and the installed package rather than the source."""
+"""Fixtures for every test: seeded randomness, and a folder to work in."""
 
 import os
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-
-# `python -m pytest` puts the repository root first on the path, where the source folder would hide
-# the installed package. After `pip install -e .` the two are one.
-if not list((ROOT / "linreg_ops").glob("_kernels*.so")):
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 # Warnings of TensorFlow's C++ are shown, so that tests can fail on them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")

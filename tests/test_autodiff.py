@@ -9,6 +9,7 @@ from launches import eager_kernels, graph_kernels, session_kernels
 from oracles import problem, unit_roundoff
 
 import linreg_ops as lo
+from linreg_ops.ops import _ops
 
 pytestmark = pytest.mark.composes("Autodiff: any order, forward mode, Jacobians, Hessians")
 FORWARD, PASS_ON = "Linreg>L2LossGrad", "Linreg>SavedGradient"
@@ -104,6 +105,50 @@ def test_first_to_third_order(case):
         third = of_gradients(second, case)
         orders.append([gradient(f, case.inputs) for f in (function, second, third)])
     assert_equal(*orders)
+
+
+@pytest.mark.parametrize("unknown", [[1], [1, 2], [0, 1, 2], [0, 1, 2, 3]], ids=str)
+def test_ranks_unknown_while_tracing(case, unknown):
+    """Of w, w and y, ...: derivatives of every order and mode, as with known ranks."""
+
+    def derivatives(loss, grad):
+        def compute(*inputs):
+            inputs = list(inputs)
+            with tf.autodiff.ForwardAccumulator(inputs, case.directions) as accumulator:
+                value = tf.sin(loss(*inputs))
+            through = gradient(lambda *a: tf.reduce_sum(tf.sin(grad(*a))), inputs)
+            return [
+                gradient(loss, inputs),
+                gradient(of_gradients(loss, case), inputs),
+                through,
+                accumulator.jvp(value),
+            ]
+
+        return compute
+
+    inputs = case.inputs
+    signature = [
+        tf.TensorSpec(None if i in unknown else t.shape, t.dtype) for i, t in enumerate(inputs)
+    ]
+    ours = tf.function(derivatives(case.ours, case.our_grad), input_signature=signature)
+    assert_equal(ours(*inputs), derivatives(case.stock, case.stock_grad)(*inputs))
+
+
+def test_losses_per_target_with_ranks_unknown_while_tracing(case):
+    """The raw op, of which tf.vectorized_map makes use."""
+    x, w, y, *s = case.inputs
+
+    def gradients(x, w, y):
+        with tf.GradientTape() as tape:
+            tape.watch([x, w, y])
+            loss, _ = _ops.linreg_l2_loss_grad(
+                x, w, y, s, intercept=case.intercept, loss_per_target=True
+            )
+            total = tf.reduce_sum(tf.sin(loss))
+        return tape.gradient(total, [x, w, y])
+
+    unknown = [tf.TensorSpec(None, tf.float64)] * 3
+    assert_equal(tf.function(gradients, input_signature=unknown)(x, w, y), gradients(x, w, y))
 
 
 def test_through_the_gradient_output(case):

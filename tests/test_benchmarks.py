@@ -12,15 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Last: `import linreg_ops` still finds the installed package first.
-sys.path.append(str(ROOT))
+sys.path[len(sys.path) :] = [str(ROOT), str(ROOT / "docs")]
 
-from benchmarks import goals, report, tables  # noqa: E402
+import generate  # noqa: E402
+
+from benchmarks import goals, tables  # noqa: E402
 from benchmarks.harness import Mode, Session  # noqa: E402
 from benchmarks.machine import Peaks, describe  # noqa: E402
 from benchmarks.measure import interleave  # noqa: E402
 from benchmarks.peers import installed  # noqa: E402
 from benchmarks.problem import Arena, error, truth  # noqa: E402
-from benchmarks.results import EAGER, KERNELS, RESULTS, Results, Row, Timing, load_all  # noqa: E402
+from benchmarks.results import EAGER, KERNELS, Results, Row, Timing, load_all  # noqa: E402
 from benchmarks.suites import SUITES  # noqa: E402
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
@@ -123,17 +125,30 @@ def test_peaks() -> None:
         assert 0 < peaks.multiply_add(np.dtype(dtype))() < 1e-8
 
 
-def test_splice_needs_its_markers() -> None:
-    text = f"head\n{report.BEGIN}\nold\n{report.END}\ntail\n"
-    assert report.splice(text, "new") == f"head\n{report.BEGIN}\n\nnew\n\n{report.END}\ntail\n"
-    with pytest.raises(ValueError, match="lacks the lines"):
-        report.splice("no markers", "new")
+def test_a_place_is_filled_with_its_block() -> None:
+    text = "head\n<!-- generated: goals -->\nold\n<!-- end -->\ntail\n"
+    filled = "head\n<!-- generated: goals -->\n\nnew\n\n<!-- end -->\ntail\n"
+    assert generate.fill(text, {"goals": lambda: "new"}) == filled
+    with pytest.raises(ValueError, match="no block 'goals'; there are losses"):
+        generate.fill(text, {"losses": lambda: "new"})
+    with pytest.raises(ValueError, match="lacks its <!-- end -->"):
+        generate.fill(text.replace("<!-- end -->", ""), {"goals": lambda: "new"})
 
 
-def test_the_readme_shows_the_committed_results() -> None:
-    suites = load_all()
-    readme = (ROOT / "README.md").read_text()
-    assert report.splice(readme, report.section(suites)) == readme
-    assert (RESULTS / "README.md").read_text() == report.full(suites)
-    for picture in RESULTS.glob("*.svg"):
-        assert f"benchmarks/results/{picture.name}" in readme
+def test_pages_and_pictures_show_the_committed_results() -> None:
+    stale = [
+        p.name
+        for p, content in generate.outputs()
+        if p.suffix == ".md" and p.read_bytes() != content
+    ]
+    assert stale == []
+    pages = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    for path, _ in generate.outputs():
+        assert path.exists()
+        assert path.suffix == ".md" or f"images/{path.name}" in pages
+
+
+def test_the_headline_has_six_rows_and_shows_a_loss() -> None:
+    rows = tables.headline(load_all()).splitlines()[2:]
+    assert len(rows) == 6
+    assert "**" in rows[-1]

@@ -1,9 +1,12 @@
 """The command line: what it prints, what it writes, and how it refuses."""
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas
@@ -11,6 +14,7 @@ import pytest
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
+import linreg_ops
 from linreg_ops import build_info, cli, reference
 
 
@@ -31,10 +35,16 @@ def rows(output):
     return {name: values for name, *values in cells if values}
 
 
-def test_demo(run, tmp_path):
+@pytest.fixture
+def small_million(monkeypatch):
+    monkeypatch.setattr(cli.demo, "_MANY", 5000)
+
+
+def test_demo(run, tmp_path, small_million):
     done = run("demo")
     assert done.exit_code == 0
-    table = rows(done.stdout)
+    first, second = done.stdout.split("5000 points, 10 steps")
+    table = rows(first)
     ways = ["stock TensorFlow", "gradient by hand", "fused op, stepwise", "one op, all steps"]
     assert [name for name in table if name in ways] == ways
     for name in ways:
@@ -52,33 +62,53 @@ def test_demo(run, tmp_path):
     assert float(table["np.polyfit"][2]) < float(table["stock TensorFlow"][2])
     assert imread(tmp_path / "linreg_demo.png").shape[:2] == (880, 2240)
     assert "Picture: linreg_demo.png" in done.stdout
+    # Where a pass over the data counts.
+    assert second.startswith(" of gradient descent at learning rate 2e-05")
+    assert [name for name in rows(second) if name in ways] == ways
+    assert all(rows(second)[name][2].endswith("times as fast") for name in ways)
 
 
 def test_demo_diabetes(run, tmp_path):
-    done = run("demo", "--data", "diabetes", "--steps", 100, "-o", "picture.svg")
+    done = run("demo", "--data", "diabetes", "--steps", 100, "--no-million")
     assert done.exit_code == 0
     assert "442 points, 100 steps" in done.stdout
     table = rows(done.stdout)
     assert float(table["one op, all steps"][3]) > 0
     assert 0.5 < float(table["one op, all steps"][2]) < float(table["np.linalg.lstsq"][2])
-    assert (tmp_path / "picture.svg").stat().st_size > 1000
+    assert (tmp_path / "linreg_diabetes.png").stat().st_size > 1000
 
 
 def test_demo_options(run):
-    first = run("demo", "--steps", 7, "--learning-rate", 0.001, "--seed", 5, "--points", 30)
+    options = ["--steps", 7, "--learning-rate", 0.001, "--points", 30, "--no-million", "--seed"]
+    first = run("demo", *options, 5, "-o", "picture.svg")
     assert "30 points, 7 steps of gradient descent at learning rate 0.001" in first.stdout
-    again = run("demo", "--steps", 7, "--learning-rate", 0.001, "--seed", 5, "--points", 30)
-    other = run("demo", "--steps", 7, "--learning-rate", 0.001, "--seed", 6, "--points", 30)
+    again, other = run("demo", *options, 5), run("demo", *options, 6)
     weights = [rows(each.stdout)["stock TensorFlow"][:3] for each in (first, again, other)]
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_demo_that_diverges(run, tmp_path):
-    done = run("demo", "--learning-rate", 1)
+def test_demo_scales_its_rate_with_the_points(run):
+    """Of a sum of squares: the same line is reached, where a fixed rate diverges."""
+    done = run("demo", "--points", 10_000, "--no-million")
+    assert done.exit_code == 0
+    assert "10000 points, 50 steps of gradient descent at learning rate 1e-05" in done.stdout
+    line = rows(done.stdout)
+    found, exact = (np.float64(line[n][:2]) for n in ("one op, all steps", "np.polyfit"))
+    np.testing.assert_allclose(found, exact, rtol=0.05)
+
+
+def test_demo_that_diverges_names_a_stable_rate(run, tmp_path):
+    done = run("demo", "--learning-rate", 1, "--no-million")
     assert done.exit_code == 1
     assert re.search(r"diverged: the loss is inf at step \d+", done.stderr)
-    assert "Try a smaller --learning-rate than 1." in done.stderr
+    said = re.search(
+        r"Try a smaller --learning-rate than 1: for these points a stable one is below (.+)\.\n",
+        done.stderr,
+    )
     assert not (tmp_path / "linreg_demo.png").exists()
+    limit = float(said[1])
+    assert run("demo", "--learning-rate", 0.98 * limit, "--no-million").exit_code == 0
+    assert run("demo", "--learning-rate", 1.1 * limit, "--steps", 2000).exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -96,10 +126,12 @@ def test_demo_that_diverges(run, tmp_path):
         (["--output", "picture.bmp"], "must end in one of .png, .pdf, .svg"),
         (["--output", "nowhere/picture.png"], "folder 'nowhere' does not exist"),
         (["--output", "folder.png"], "'folder.png' cannot be written"),
+        (["--output", "link.png"], "whose folder does not exist"),
     ],
 )
 def test_demo_refuses(run, tmp_path, arguments, message):
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere" / "picture.png")
     done = run("demo", *arguments)
     assert done.exit_code == 2
     assert message in re.sub(r"[\s│]+", " ", done.stderr)
@@ -133,48 +165,181 @@ def test_fit_one_feature_draws_its_line(run, table):
     assert list(rows(done.stdout)).count("a") == 0
 
 
-def test_fit_parquet(run, table, tmp_path):
-    pytest.importorskip("pyarrow")
-    table.to_parquet(tmp_path / "data.parquet")
-    assert run("fit", "data.parquet", "--target", "price").exit_code == 0
+def test_fit_says_what_it_fitted_and_how_well(run, table):
+    done = run("fit", "data.csv", "--target", "price")
+    assert "data.csv: price from 3 columns" in done.stdout
+    w = reference.least_squares(table[["a", "b", "c"]], table.price, intercept=True)
+    residual = table.price - w[0] - table[["a", "b", "c"]].to_numpy() @ w[1:]
+    assert f"RMSE = {np.sqrt(np.mean(residual**2)):.6g}" in done.stdout
+    assert f"loss ½ Σ (xw - y)² = {np.sum(residual**2) / 2:.6g}" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("content", "arguments", "message"),
-    [
-        ("a,y\n1,2\n", ["--target", "z"], "no column z. The table has: a, y."),
-        ("a,y\n1,2\n", ["--target", "y", "--features", "b,c"], "no column b, c."),
-        ("a,y\n1,2\n", ["--target", "y", "--features", "y"], "the target y is among the features"),
-        ("y\n1\n", ["--target", "y"], "the table has no column but the target y"),
-        ("a,y\n", ["--target", "y"], "the table has no rows"),
-        ("", ["--target", "y"], "data.csv cannot be read"),
-        ("a,y\nred,1\n", ["--target", "y"], "column a is not numeric"),
-        ("a,y\n1,2\n,3\n4,5\n", ["--target", "y"], "column a has 1 missing or infinite values, "
-         "the first in row 2"),
-        ("a,y\n1,2\n2,inf\n", ["--target", "y"], "column y has 1 missing or infinite"),
-    ],
-)  # fmt: skip
-def test_fit_refuses(run, tmp_path, content, arguments, message):
+def test_fit_weights_several_targets_and_held_out_rows(run, table, tmp_path):
+    table["w"] = np.arange(len(table)) % 4 + 0.5
+    table["other"] = table.a - table.price
+    table.to_csv("data.csv", index=False)
+    done = run(
+        "fit", "data.csv", "--target", "price", "--target", "other", "--weights", "w",
+        "--test", 0.25, "--seed", 3, "--json",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    held = np.sort(np.random.default_rng(3).permutation(40)[:10])
+    kept = np.setdiff1d(np.arange(40), held)
+    x, y = table[["a", "b", "c"]].to_numpy(), table[["price", "other"]].to_numpy()
+    s = table.w.to_numpy()
+    w = reference.least_squares(x[kept], y[kept], intercept=True, sample_weight=s[kept])
+    np.testing.assert_allclose(list(found["intercept"].values()), w[0], rtol=1e-7)
+    for name, row in zip("abc", w[1:], strict=True):
+        values = found["coefficients"][name]
+        assert list(values) == ["price", "other"]
+        np.testing.assert_allclose(list(values.values()), row, rtol=1e-7, atol=1e-9)
+    for part, which in (("fit", kept), ("held_out", held)):
+        scores = found[part]
+        assert scores["rows"] == len(which)
+        r = w[0] + x[which] @ w[1:] - y[which]
+        squares = s[which] @ r**2
+        mean = s[which] @ y[which] / s[which].sum()
+        r2 = 1 - squares / (s[which] @ (y[which] - mean) ** 2)
+        rmse = np.sqrt(squares / s[which].sum())
+        np.testing.assert_allclose(list(scores["r2"].values()), r2, rtol=1e-9)
+        np.testing.assert_allclose(list(scores["rmse"].values()), rmse, rtol=1e-7)
+
+
+def test_fit_prints_no_coefficients_that_are_wrong(run, table, monkeypatch):
+    """What has not converged is not printed as if it had, and the exit code says so."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    from linreg_ops import estimator
+
+    class Unconverged(estimator.LinearRegression):
+        def fit(self, x, y, sample_weight=None):
+            super().fit(x, y, sample_weight)
+            warnings.warn("Not converged to tol=1e-10", ConvergenceWarning, stacklevel=2)
+            return self
+
+    monkeypatch.setattr(estimator, "LinearRegression", Unconverged)
+    done = run("fit", "data.csv", "--target", "price")
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert "no coefficients, for they would be wrong: Not converged to tol=1e-10." in done.stderr
+
+
+REMARKS = [
+    ("a,b,y\n1,2,3\n2,5,1\n", "2 rows for 2 columns: any target is fitted exactly"),
+    ("a,b,y\n1,7,3\n2,7,1\n3,7,8\n", "constant: b: nothing can be learned from it"),
+    ("a,b,c,y\n1,1,4,3\n2,2,1,1\n3,3,5,8\n9,9,9,9\n", "a, b are equal: they share one effect"),
+    ("a,y\n1,3\n2,3\n3,3\n", "the target y is constant: R² is not defined"),
+]
+
+
+@pytest.mark.parametrize(("content", "remark"), REMARKS)
+def test_fit_says_what_makes_its_numbers_arbitrary(run, tmp_path, content, remark):
     (tmp_path / "data.csv").write_text(content)
-    done = run("fit", "data.csv", *arguments)
+    done = run("fit", "data.csv", "--target", "y")
+    assert done.exit_code == 0
+    assert remark in done.stderr
+    assert run("fit", "data.csv", "--target", "y", "--json").exit_code == 0
+
+
+def test_save_and_predict(run, table, tmp_path):
+    table["day"] = pandas.date_range("2024-01-30", periods=40)
+    table["kind"] = np.array(["red", "green", "blue"])[np.arange(40) % 3]
+    table["price"] += table.kind.map({"red": 5.0, "green": -5.0, "blue": 0.0})
+    table.to_csv("data.csv", index=False)
+    options = ["--target", "price", "--encode", "onehot", "--dates", "--save", "model.json"]
+    assert run("fit", "data.csv", *options).exit_code == 0
+    wide = pandas.get_dummies(table.drop(columns="price"), drop_first=True, dtype=float)
+    wide["day"] = (table.day - pandas.Timestamp(0)) / pandas.Timedelta(days=1)
+    w = reference.least_squares(wide - wide.mean(), table.price, intercept=True)
+    expected = w[0] + (wide - wide.mean()).to_numpy() @ w[1:]
+
+    # Other rows, in another order, as Parquet.
+    new = table.drop(columns="price").iloc[[7, 3, 30]]
+    new.to_parquet("new.parquet", index=False)
+    done = run("predict", "model.json", "new.parquet")
+    assert done.exit_code == 0, done.stderr
+    name, *values = done.stdout.splitlines()
+    assert name == '"predicted price"'
+    np.testing.assert_allclose(np.float64(values), expected[[7, 3, 30]], rtol=1e-6)
+
+    new.loc[3, "a"] = np.nan
+    new.to_csv("new.csv", index=False)
+    assert "missing or infinite values: a has 1, the first in row 2" in (
+        run("predict", "model.json", "new.csv").stderr
+    )
+    assert run("predict", "model.json", "new.csv", "--dropna", "-o", "out.csv").exit_code == 0
+    written = pandas.read_csv("out.csv", skip_blank_lines=False)["predicted price"]
+    np.testing.assert_allclose(written, [expected[7], np.nan, expected[30]], rtol=1e-6)
+
+    for column, value, message in (
+        ("kind", "pink", "kind has levels that the model was not fitted with: pink"),
+        ("a", "x", "a is text, the model's is number"),
+    ):
+        new.astype({column: object}).assign(**{column: value}).to_csv("new.csv", index=False)
+        done = run("predict", "model.json", "new.csv")
+        assert done.exit_code == 1
+        assert message in done.stderr
+    new.drop(columns=["b", "day"]).to_csv("new.csv", index=False)
+    assert "no column b, day. The table has: a, c, kind." in (
+        run("predict", "model.json", "new.csv").stderr
+    )
+
+
+DAMAGED = {
+    "": "is not a model that",
+    "[]": "is not a model that",
+    "{}": "is not a model that",
+    '{"format": "linreg-ops model", "version": 2}': "is a model of version 2; this program reads",
+    '{"format": "linreg-ops model", "version": 1}': "is damaged: KeyError",
+    '{"format": "linreg-ops model", "version": 1, "targets": ["y"], "features": '
+    '[{"column": "a", "kind": "number", "levels": []}], "intercept": [0], "coef": [[1], [2]]}':
+        "is damaged: ValueError: coef must be [1, 1], got (2, 1)",
+    '{"format": "linreg-ops model", "version": 1, "targets": ["y"], "features": '
+    '[{"column": "a", "kind": "number", "levels": []}], "intercept": [NaN], "coef": [[1]]}':
+        "a coefficient is not finite",
+    "[" * 100_000: "is not a model that",
+    "\x80": "is not a model that",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_predict_refuses_what_is_no_model(run, tmp_path, content):
+    (tmp_path / "model.json").write_bytes(content.encode("latin-1"))
+    (tmp_path / "new.csv").write_text("a\n1\n2\n")
+    done = run("predict", "model.json", "new.csv")
     assert done.exit_code == 1
-    assert message in " ".join(done.stderr.split())
+    assert DAMAGED[content] in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
-def test_fit_refuses_files_it_cannot_read(run, tmp_path):
-    assert run("fit", "missing.csv", "--target", "y").exit_code == 2
-    (tmp_path / "data.xlsx").write_text("")
-    done = run("fit", "data.xlsx", "--target", "y")
-    assert done.exit_code == 1
-    assert "must end in .csv or .parquet" in done.stderr
-    (tmp_path / "data.csv").write_bytes(b"\xff\xfe\x00")
-    assert run("fit", "data.csv", "--target", "y").exit_code == 1
+@pytest.mark.parametrize("seconds", [0.2, 4], ids=["importing", "waiting for a table"])
+def test_ctrl_c_is_a_word_and_exit_code_130(tmp_path, seconds):
+    program = (
+        "import sys; from linreg_ops.__main__ import main\n"
+        "sys.argv = ['linreg-ops', 'fit', '-', '--target', 'y']; print('begun', flush=True); main()"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert running.stdout.readline() == "begun\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(seconds)
+    running.send_signal(signal.SIGINT)
+    # communicate would close its standard input, and so end the wait for a table
+    assert running.wait(timeout=60) == 130
+    assert running.stderr.read() == "Interrupted.\n"
+    assert running.stdout.read() == ""
+    for pipe in (running.stdin, running.stdout, running.stderr):
+        pipe.close()
 
 
-def test_names_are_not_markup(run, tmp_path):
-    (tmp_path / "data.csv").write_text("[bold]a[/],y\n1,2\n2,3\n3,5\n")
-    assert "[bold]a[/]" in run("fit", "data.csv", "--target", "y").stdout
-    assert "no column [red]z." in run("fit", "data.csv", "--target", "[red]z").stderr
+def test_version(run):
+    assert run("--version").stdout == f"linreg-ops {linreg_ops.__version__}\n"
+
+
+def test_completion_is_offered(run):
+    assert "--show-completion" in run("--help").stdout
 
 
 def test_info(run):
@@ -189,7 +354,7 @@ def test_as_a_program_the_terminal_stays_clean(tmp_path):
     """No line of TensorFlow's, which a fresh process logs before any setting can stop it."""
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
-        [sys.executable, "-m", "linreg_ops", "demo", "--steps", "5"],
+        [sys.executable, "-m", "linreg_ops", "demo", "--steps", "5", "--no-million"],
         cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -212,6 +377,6 @@ def test_without_typer_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", program], cwd="/", capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        "the command line needs typer, which is not installed. Install all it needs with: "
-        'pip install "linreg_ops[demo]"'
+        "the command line needs typer, which is not installed. Install it with: "
+        "pip install typer rich"
     )

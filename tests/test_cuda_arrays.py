@@ -5,6 +5,7 @@ given back: an order that nobody asked for shows as a wrong number.
 """
 
 import ctypes
+import datetime
 
 import numpy as np
 import pytest
@@ -123,12 +124,16 @@ class HandMade:
         return 2, 0
 
     def __dlpack__(self, *, stream):
-        new = ctypes.pythonapi.PyCapsule_New
-        new.restype, new.argtypes = (
-            ctypes.py_object,
-            (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p),
-        )
-        return new(ctypes.addressof(self.tensor), b"dltensor", None)
+        return capsule(ctypes.addressof(self.tensor), b"dltensor")
+
+
+def capsule(pointer, name):
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = (
+        ctypes.py_object,
+        (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p),
+    )
+    return new(pointer, name, None)
 
 
 @pytest.mark.parametrize("strides", [None, (3, 1)])
@@ -162,3 +167,24 @@ def test_dlpack_that_is_refused(emulated, arrays, changes, error, match):
     x, w, _ = arrays
     with pytest.raises(error, match=match):
         emulated.cuda.loss_and_grad(HandMade(emulated, x, **changes), HandMade(emulated, w))
+
+
+NOT_A_TENSOR = {
+    "a-datetimes": (lambda: datetime.datetime_CAPI, r"one named 'datetime\.datetime_CAPI'"),
+    "used": (lambda: capsule(1, b"used_dltensor"), "one named 'used_dltensor', which was used"),
+    "versioned": (lambda: capsule(1, b"dltensor_versioned"), "one named 'dltensor_versioned'"),
+    "nameless": (lambda: capsule(1, None), "one without a name"),
+    "none": (lambda: None, "NoneType"),
+}
+
+
+@pytest.mark.parametrize(("make", "got"), NOT_A_TENSOR.values(), ids=NOT_A_TENSOR)
+@pytest.mark.parametrize("argument", ["x", "w", "y", "sample_weight"])
+def test_what_dlpack_returns_must_be_a_new_tensor(emulated, arrays, argument, make, got):
+    """Only the capsule's name says what it points to."""
+    arguments = {name: HandMade(emulated, a) for name, a in zip("xwy", arrays, strict=True)}
+    arguments["sample_weight"] = HandMade(emulated, np.ones(50))
+    fake = type("Fake", (HandMade,), {"__dlpack__": lambda self, *, stream: make()})
+    arguments[argument] = fake(emulated, arguments[argument].array)
+    with pytest.raises(TypeError, match=rf"{argument}\.__dlpack__ must return .* got .*{got}"):
+        emulated.cuda.loss_and_grad(**arguments)

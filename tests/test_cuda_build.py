@@ -13,7 +13,7 @@ import linreg_ops
 from linreg_ops import kernels
 
 PACKAGE = Path(linreg_ops.__file__).parent
-LIBRARIES = [next(PACKAGE.glob("_kernels*.so")), PACKAGE / "_ops.so"]
+LIBRARIES = [next(PACKAGE.glob("_kernels*.so")), *sorted(PACKAGE.glob("_ops_tf*.so"))]
 needs_cuda = pytest.mark.skipif(not kernels.cuda.compiled(), reason="a build without CUDA")
 
 

@@ -292,7 +292,7 @@ def test_descent_of_several_launches(rng, native):
     [
         ({"x": np.zeros(3, np.float32)}, ValueError, r"x must be \[n, d\], got shape \(3,\)"),
         ({"w": np.zeros(2, np.float32)}, ValueError, r"w must be .* got w of shape \(2,\)"),
-        ({"w": np.zeros(3)}, TypeError, "w must have x's type"),
+        ({"w": np.zeros(3)}, TypeError, "w must have x's dtype, float32, got float64"),
         ({"y": np.zeros(4)}, TypeError, "y must have w's dtype float32, got float64"),
         ({"y": np.zeros((4, 1), np.float32)}, ValueError, r"y must be \[n\]"),
         ({"sample_weight": np.zeros(3, np.float32)}, ValueError, "sample_weight must be"),

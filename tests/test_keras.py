@@ -1,6 +1,7 @@
 """The Keras model and layer give stock Keras' numbers, in one pass, wherever Keras takes them."""
 
 import importlib
+import re
 
 import keras
 import numpy as np
@@ -205,6 +206,91 @@ def test_save_and_load(loss, data, tmp_path):
     assert_same_training(loaded, model, x, y, rtol=0)
 
 
+@pytest.mark.parametrize("order", ["linreg_ops, keras", "keras, linreg_ops"])
+def test_loads_where_only_the_package_is_imported(order, data, tmp_path):
+    x, y, _ = data
+    model = lk.LinearRegression(2)
+    model.compile("sgd")
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "predicted.npy", model.predict(x[:3], verbose=0))
+    np.save(tmp_path / "x.npy", x[:3])
+    run(
+        f"""
+        import {order}
+        import numpy as np
+        model = keras.models.load_model({str(tmp_path / "model.keras")!r})
+        x, predicted = (np.load({str(tmp_path)!r} + n) for n in ("/x.npy", "/predicted.npy"))
+        np.testing.assert_array_equal(model.predict(x, verbose=0), predicted)
+        """
+    )
+
+
+def test_keras_on_another_backend_is_left_alone():
+    run(
+        """
+        import keras, sys
+        keras.config.backend = lambda: "jax"
+        import linreg_ops
+        assert "linreg_ops.keras" not in sys.modules
+        """
+    )
+
+
+def test_summary_shows_the_parameters(capsys):
+    model = lk.LinearRegression(2)
+    model.build((None, D))
+    model.summary(print_fn=print)
+    printed = capsys.readouterr().out
+    assert re.search(r"linear \(LinearOutput\) *│ \(None, 2\) *│ *12 ", printed)
+
+
+def test_wrong_width_is_explained_as_dense_does(data):
+    x, y, _ = data
+    model = lk.LinearRegression(2)
+    model.compile("sgd")
+    model.fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match=r"expected axis -1 of input shape to have value 5, but"):
+        model.predict(x[:, :3], verbose=0)
+
+
+def test_l2_loss_of_targets_without_their_axis():
+    """[n] against [n, 1] is n pairs, not n² of them."""
+    y = np.float32([1.0, 2.0, 4.0])
+    assert float(lk.L2Loss()(y, y[:, None])) == 0.0
+
+
+def test_two_heads_of_one_network(data):
+    """Losses by output, with weights: as stock Keras, and the layers below get both gradients."""
+    x, y, s = data
+
+    def made(layer, loss):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((D,))
+        hidden = keras.layers.Dense(3, "tanh")(inputs)
+        outputs = {name: layer(1, name=name)(hidden) for name in ("a", "b")}
+        model = keras.Model(inputs, outputs)
+        model.compile(
+            keras.optimizers.SGD(0.1),
+            loss={"a": loss(), "b": loss(reduction="sum")},
+            loss_weights={"a": 2.0, "b": 0.01},
+        )
+        return model
+
+    ours = made(lk.LinearOutput, lk.MeanSquaredError)
+    stock = made(keras.layers.Dense, keras.losses.MeanSquaredError)
+    targets = {"a": y[:, :1], "b": y[:, 1:]}
+    weights = {"a": s, "b": s**2}
+    fit = {"epochs": 2, "shuffle": False, "verbose": 0, "sample_weight": weights}
+    ours_history = ours.fit(x, targets, **fit).history
+    stock_history = stock.fit(x, targets, **fit).history
+    assert set(ours_history) == {"loss", "a_loss", "b_loss"}
+    for name, values in ours_history.items():
+        np.testing.assert_allclose(values, stock_history[name], rtol=2e-5)
+    for a, b in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
 def test_datasets_callbacks_and_steps_per_execution(data):
     x, y, s = data
     model = lk.LinearRegression(2)
@@ -323,6 +409,10 @@ def test_errors(data):
         lk.LinearRegression().compile("sgd", loss="mae")
     with pytest.raises(ValueError, match="loss must be"):
         lk.LinearOutput(loss="huber")
+    with pytest.raises(ValueError, match="activation must be None, got 'relu'"):
+        lk.LinearOutput(activation="relu")
+    with pytest.raises(ValueError, match="activation must be None, got 'relu'"):
+        lk.LinearRegression(activation="relu")
     model = lk.LinearRegression(3)
     model.compile("sgd")
     with pytest.raises(ValueError, match=r"y must have shape \[n, units\] = \[n, 3\], got"):

@@ -7,6 +7,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+import routes
 from oracles import assert_within, problem, truth
 
 from linreg_ops import kernels
@@ -141,7 +142,7 @@ def test_not_finite_as_the_composite_has_it(rng):
         ({"x": np.zeros((4, 3), ">f4")}, TypeError, "native byte order"),
         ({"x": np.zeros((3, 4), np.float32).T}, ValueError, "x must be C-contiguous"),
         ({"w": np.zeros(2, np.float32)}, ValueError, r"w must be .* got w of shape \(2,\)"),
-        ({"w": np.zeros(3)}, TypeError, "w must have x's type"),
+        ({"w": np.zeros(3)}, TypeError, "w must have x's dtype, float32, got float64"),
         ({"y": np.zeros(4)}, TypeError, "y must have w's dtype float32, got float64"),
         ({"y": np.zeros((4, 1), np.float32)}, ValueError, r"y must be \[n\]"),
         ({"y": np.zeros(5, np.float32)}, ValueError, r"y must be \[n\], got y of shape \(5,\)"),
@@ -251,3 +252,63 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     )
     assert done.returncode == 0, done.stderr
+
+
+# --------------------------------------------------------------------------------------- routes
+
+
+def test_every_route_has_shapes():
+    assert list(kernels.routes()) == list(routes.SHAPES)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("x_type", "w_type"), DTYPES)
+@pytest.mark.parametrize("route", routes.SHAPES)
+def test_route(rng, isa, x_type, w_type, route):
+    if (route == "plain") != (isa == "scalar"):
+        pytest.skip("plain is the only route of this instruction set, or none of it")
+    if route == "lane_per_row_packed" and np.dtype(x_type).itemsize == 2:
+        pytest.skip("16-bit X is not packed")
+    shapes = routes.takes(isa, route, x_type, w_type)
+    assert shapes, f"{route} is reached by none of its shapes"
+    for i, (n, d, k, descent) in enumerate(shapes):
+        intercept, weights = i % 2 == 1, i % 3 == 1
+        x, w, y, s = problem(
+            rng, n, d, k, dtype=x_type, w_dtype=w_type, intercept=intercept, weights=weights
+        )
+        # Small residuals: a loss of float16 ends at 65504.
+        w, y = w * w.dtype.type(0.05), y * y.dtype.type(0.05)
+        check(x, w, y, s, intercept=intercept, isa=isa)
+        if descent:
+            steps = kernels.gradient_descent(
+                x, w, y, 0.25 / n, 2, intercept=intercept, sample_weight=s, isa=isa
+            )
+            first, grad = kernels.loss_and_grad(
+                x, w, y, intercept=intercept, sample_weight=s, isa=isa
+            )
+            second, _ = kernels.loss_and_grad(
+                x,
+                w - w.dtype.type(0.25 / n) * grad,
+                y,
+                intercept=intercept,
+                sample_weight=s,
+                isa=isa,
+            )
+            if w.dtype == x.dtype and w.dtype.itemsize > 2:
+                np.testing.assert_array_equal(steps[1][:2], [first, second])
+
+
+def test_plan_says_what_runs():
+    plan = kernels.plan(100_000, 100, num_threads=2)
+    assert plan.route == "lane_per_column" or plan.isa == "scalar"
+    assert plan.workers == 2
+    assert plan.tasks > 2
+    assert plan.workspace_bytes > 0
+    with pytest.raises(ValueError, match="sizes must not be negative, got n=-1"):
+        kernels.plan(-1, 3)
+    with pytest.raises(ValueError, match="w must have x's dtype"):
+        kernels.plan(1, 3, dtype="float32", w_dtype="float64")
+    with pytest.raises(TypeError, match=r"dtype must be float32, .* got int32"):
+        kernels.plan(1, 3, dtype="int32")
+    with pytest.raises(ValueError, match="sse9"):
+        kernels.plan(1, 3, isa="sse9")

@@ -1,8 +1,14 @@
 """The ops against the stock composite, autodiff and extended-precision truth, in every mode."""
 
+import re
+
+import fresh
 import numpy as np
+import pandas
 import pytest
+import scipy.sparse
 import tensorflow as tf
+from fresh import run
 from oracles import assert_within, problem, truth
 
 import linreg_ops as lo
@@ -295,6 +301,122 @@ def test_lists_variables_and_numpy_are_taken():
     np.testing.assert_array_equal(tape.gradient(loss, w), [24.0, 34.0])
 
 
+@pytest.mark.parametrize("function", [lo.linear_l2_loss, lo.linear_l2_loss_and_grad])
+def test_float64_is_never_rounded_to_float32(function):
+    """In a DataFrame, a Series, lists of rows or of scalars: as tf.convert_to_tensor takes it."""
+    x, w, y = np.array([[1.0], [3.0]]) / 3, np.array([0.1]), np.array([0.2, 0.7])
+    exact = function(x, w, y)
+    tables = {
+        "pandas": (pandas.DataFrame(x), pandas.Series(w), pandas.Series(y)),
+        "rows": (list(x), w, y),
+        "scalars": ([[np.float64(v)] for v in x[:, 0]], list(w), list(y)),
+        "tensors": ([tf.constant(row) for row in x], w, y),
+    }
+    for name, arguments in tables.items():
+        found = function(*arguments)
+        for a, b in zip(tf.nest.flatten(found), tf.nest.flatten(exact), strict=True):
+            assert a.dtype == tf.float64, name
+            np.testing.assert_array_equal(a, b, err_msg=name)
+    # Beside float32 they are refused, as arrays are.
+    for table in (tables["pandas"][0], tables["rows"][0], tables["scalars"][0]):
+        with pytest.raises(TypeError, match="w must have x's dtype, float64, got float32"):
+            function(table, w.astype(np.float32), y.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_python_numbers_take_the_dtype_beside_them(dtype):
+    """In any argument: floats, integers and booleans alike."""
+    x, w, y, s = [[1, 2.0], [True, 4]], [1, 1.0], [0, 0], [1, 2]
+    for given in range(3):
+        arguments = [x, w, y, s]
+        arguments[given] = tf.constant(arguments[given], dtype)
+        loss = lo.linear_l2_loss(*arguments[:3], sample_weight=arguments[3])
+        assert loss.dtype == dtype
+        assert float(loss) == 29.5 if dtype != "bfloat16" else float(loss) > 29
+    assert lo.linear_l2_loss(x, w, y).dtype == tf.float32
+
+
+SPARSE = [
+    (lambda x: tf.sparse.from_dense(x), "SparseTensor; convert it by tf.sparse.to_dense"),
+    (lambda x: tf.RaggedTensor.from_tensor(x), "RaggedTensor; convert it by its to_tensor()"),
+    (lambda x: scipy.sparse.csr_matrix(x.numpy()), "csr_matrix; convert it by its toarray()"),
+    (lambda x: scipy.sparse.coo_array(x.numpy()), "coo_array; convert it by its toarray()"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), SPARSE)
+@pytest.mark.parametrize("argument", ["x", "w", "y", "sample_weight"])
+def test_sparse_is_refused_in_a_line(make, message, argument):
+    shapes = {"x": (4, 3), "w": (3, 2), "y": (4, 2), "sample_weight": (4, 1)}
+    arguments = {name: tf.zeros(shape) for name, shape in shapes.items()}
+    arguments[argument] = make(arguments[argument])
+    with pytest.raises(TypeError) as raised:
+        lo.linear_l2_loss(**arguments)
+    assert str(raised.value) == f"{argument} must be dense, got {message}"
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], ValueError, "x cannot be made a tensor: Can't convert non-rect"),
+        (pandas.DataFrame({"a": [1.0, object()]}), ValueError, "x cannot be made a tensor: Failed"),
+        (pandas.DataFrame({"a": ["one"]}), TypeError, "x must be float32, .*, got string"),
+        (None, ValueError, "x cannot be made a tensor: Attempt to convert a value"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_by_name(x, error, message):
+    with pytest.raises(error, match=message) as raised:
+        lo.linear_l2_loss(x, [1.0], [1.0])
+    assert "\n" not in str(raised.value)
+
+
+REMEDIES = [
+    ([4, 3], [3], [4, 1], "; for one target take y[:, 0], or w[:, None]"),
+    ([4, 3], [3, 1], [4], "; for one target take y[:, None], or w[:, 0]"),
+    ([2, 4, 3], [2, 3], [2, 4, 1], "; for one target take y[..., 0], or w[..., None]"),
+    ([4, 3], [4], [4], "; w has one row more than x has columns: if the first is an intercept, "
+     "say so"),
+    ([4, 3], [3, 2], [4], "of shape [3,2]"),
+    ([4, 3], [3], [5], "of shape [3]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lo.linear_l2_loss,
+        lo.linear_l2_loss_and_grad,
+        lambda x, w, y: lo.gradient_descent(x, w, y, 0.1, 2),
+    ],
+)
+@pytest.mark.parametrize(("x", "w", "y", "end"), REMEDIES)
+def test_shape_errors_say_what_to_do_and_nothing_of_the_runtime(function, x, w, y, end):
+    arguments = [tf.zeros(shape) for shape in (x, w, y)]
+    with pytest.raises(tf.errors.InvalidArgumentError) as eager:
+        function(*arguments)
+    assert re.fullmatch(r"[xwy] must .*", str(eager.value))
+    assert str(eager.value).endswith(end)
+    with pytest.raises(ValueError, match=re.escape(end)) as traced, tf.Graph().as_default():
+        function(*(tf.compat.v1.placeholder(tf.float32, shape) for shape in (x, w, y)))
+    assert re.fullmatch(r"[xwy] must .*", str(traced.value))
+
+
+def test_the_commonest_mistake_logs_nothing():
+    """TensorFlow logs two lines for each error of an op; here no op runs."""
+    done = fresh.run(
+        """
+        import tensorflow as tf, linreg_ops as lo
+        x, w, y = tf.zeros([4, 3]), tf.zeros([3]), tf.zeros([4, 1])
+        try:
+            lo.linear_l2_loss(x, w, y)
+        except tf.errors.InvalidArgumentError as error:
+            print(error)
+        """
+    )
+    assert done.stdout.count("\n") == 1
+    assert "OP_REQUIRES" not in done.stderr
+
+
 def infer(x, w, y, *, intercept=False, s=None):
     with tf.Graph().as_default():
         x, w, y, *s = (
@@ -338,3 +460,41 @@ def test_slices_along_the_rows(rng):
         loss, grad = lo.linear_l2_loss_and_grad(part, w, target)
         assert_within(loss, exact.loss[0], exact.loss_bound[0])
         assert_within(grad, exact.grad, exact.grad_bound)
+
+
+def test_modules_may_be_imported_again():
+    """Reloaded, or purged and imported again: what they register takes the place of the old."""
+    run("""
+    import importlib, sys
+    import tensorflow as tf
+    import linreg_ops as lo
+    import linreg_ops.ops, linreg_ops.stock, linreg_ops.kernels
+    tf.get_logger().setLevel("ERROR")  # vectorized_map is traced again and again, as it must be
+
+    def check():
+        import linreg_ops as lo
+        w = tf.Variable([1.0, 1.0])
+        with tf.GradientTape() as tape:
+            loss = lo.linear_l2_loss(tf.constant([[1.0, 2.0], [3.0, 4.0]]), w, tf.zeros([2]))
+        assert tape.gradient(loss, w).numpy().tolist() == [24.0, 34.0]
+        x = tf.ones([3, 2, 2])
+        losses = tf.vectorized_map(lambda x: lo.linear_l2_loss(x, w, tf.zeros([2])), x)
+        assert losses.numpy().tolist() == [4.0] * 3
+        assert lo.gradient_descent(x[0], w, tf.zeros([2]), 0.0, 1).losses.shape == [2]
+        # The gradient that is registered is that of the module there is.
+        from tensorflow.python.framework import ops
+        registered = ops.gradient_registry.lookup("Linreg>L2LossGrad")
+        assert registered is sys.modules["linreg_ops._gradients"]._l2_loss_grad
+
+    check()
+    for _ in range(2):
+        for name in sorted(sys.modules):
+            if name.startswith("linreg_ops.") and "_kernels" not in name:
+                importlib.reload(sys.modules[name])
+        importlib.reload(lo)
+        check()
+    for _ in range(2):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "linreg_ops"]:
+            del sys.modules[name]
+        check()
+    """)

@@ -9,12 +9,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 import linreg_ops
+from linreg_ops import _library
 
 PACKAGE = Path(linreg_ops.__file__).parent
 KERNELS = next(PACKAGE.glob("_kernels*.so"))
-OPS = PACKAGE / "_ops.so"
+(OPS,) = PACKAGE.glob(f"_ops_tf{'.'.join(tf.__version__.split('.')[:2])}.*.so")
 
 
 def run(*command, cwd=None, **environment):
@@ -41,12 +43,21 @@ def source_folder(repository, tmp_path):
     return tmp_path
 
 
-def test_requires_the_minor_version_built_against():
+def test_requires_the_minor_versions_built_against():
+    minors = [version.rsplit(".", 1)[0] for version in _library.libraries()]
+    (required,) = (r for r in metadata.requires("linreg_ops") if re.match(r"(tensorflow|tf)\b", r))
+    if len(minors) == 1:
+        assert required.endswith(f"=={minors[0]}.*")
+    else:
+        last = int(minors[-1].split(".")[1])
+        # Metadata may list the two bounds in either order.
+        assert set(re.findall(r"[<>]=?[\d.]+", required)) == {f">={minors[0]}", f"<2.{last + 1}"}
+
+
+def test_versions_agree():
     info = linreg_ops.build_info()
-    minor = ".".join(info["tensorflow_version"].split(".")[:2])
-    required = [r for r in metadata.requires("linreg_ops") if re.match(r"tensorflow\b", r)]
-    assert required == [f"{info['tensorflow_distribution']}=={minor}.*"]
     assert metadata.version("linreg_ops") == linreg_ops.__version__ == info["version"]
+    assert info["tensorflow_versions"] == list(_library.libraries())
 
 
 @pytest.mark.parametrize(
@@ -75,11 +86,29 @@ def test_unknown_name():
 
 
 @pytest.mark.parametrize("arguments", [["-m", "linreg_ops"], ["-c", "import linreg_ops"]])
-def test_unbuilt_source_folder_says_what_to_do(source_folder, arguments):
-    done = run(sys.executable, *arguments, cwd=source_folder)
+def test_unbuilt_source_folder_without_an_installed_copy_says_what_to_do(source_folder, arguments):
+    (source_folder / "site").mkdir()
+    (source_folder / "site" / "sitecustomize.py").write_text(
+        "import importlib.machinery as m\n"
+        "find = m.PathFinder.find_spec\n"
+        f"ours = {str(source_folder)!r}\n"
+        "m.PathFinder.find_spec = classmethod(lambda cls, name, path=None, target=None:\n"
+        "    None if name == 'linreg_ops' and path is not None and ours not in path\n"
+        "    else find(name, path, target))\n"
+    )
+    path = str(source_folder / "site")
+    done = run(sys.executable, *arguments, cwd=source_folder, PYTHONPATH=path)
     assert done.returncode != 0
-    assert "pip install -e ." in done.stderr.splitlines()[-1]
-    assert str(source_folder) in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert f"run `pip install .` in {source_folder}" in last
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-m", "linreg_ops", "--help"], ["-c", "import linreg_ops.ops"]]
+)
+def test_python_started_in_a_clone_uses_the_installed_copy(source_folder, arguments):
+    done = run(sys.executable, *arguments, cwd=source_folder, PYTHONPATH=str(PACKAGE.parent))
+    assert done.returncode == 0, done.stderr
 
 
 def test_pytest_from_an_unbuilt_source_folder_tests_the_installed_package(
@@ -142,9 +171,10 @@ def test_no_compiler(repository, tmp_path):
 
 def test_no_tensorflow(repository, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\n"
-        "find = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name == 'tensorflow' else find(name, *a)\n"
+        "from importlib.machinery import PathFinder as p\n"
+        "find = p.find_spec\n"
+        "p.find_spec = classmethod(\n"
+        "    lambda cls, name, *a: None if name == 'tensorflow' else find(name, *a))\n"
     )
     done = build(repository, tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
@@ -159,3 +189,41 @@ def test_no_tensorflow_headers(repository, tmp_path):
     assert done.returncode != 0
     assert "without its C++ headers" in done.stderr
     assert "pip install --force-reinstall" in done.stderr
+
+
+def test_no_tensorflow_in_a_named_folder(repository, tmp_path):
+    done = build(repository, tmp_path, LINREG_OPS_TENSORFLOWS=str(tmp_path))
+    assert done.returncode != 0
+    assert f"LINREG_OPS_TENSORFLOWS: there is no TensorFlow in {tmp_path}" in done.stderr
+
+
+def hooks(repository, tmp_path, code, **environment):
+    """The build backend as pip starts it, in the folder of the source."""
+    path = os.pathsep.join([str(repository / "cmake"), str(tmp_path)])
+    return run_python(f"import backend\n{code}", cwd=tmp_path, PYTHONPATH=path, **environment)
+
+
+def test_backend_looks_for_a_compiler_before_anything_is_downloaded(repository, tmp_path):
+    ask = "print(backend.requirements([]))"
+    done = hooks(repository, tmp_path, ask, CXX="no-such-g++")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: linreg_ops needs a C++ compiler: g++ 11 or newer (apt install g++). "
+        "CXX names 'no-such-g++', which is not there."
+    ]
+    old = tmp_path / "g++"
+    old.write_text("#!/bin/sh\necho 'g++ (Debian 10.2.1-6) 10.2.1 20210110'\n")
+    old.chmod(0o755)
+    done = hooks(repository, tmp_path, ask, CXX=str(old))
+    assert done.returncode == 1
+    assert "needs g++ 11 or newer, got (Debian 10.2.1-6) 10.2" in done.stderr
+
+
+def test_backend_does_not_download_a_tensorflow_that_is_installed(repository, tmp_path):
+    ask = "print(backend.requirements([])[-1])"
+    there = "backend.find_tensorflow.installed_around = lambda: [{!r}]\n"
+    site = str(Path(tf.__file__).parent.parent)
+    done = hooks(repository, tmp_path, there.format(site) + ask)
+    assert done.stdout.splitlines()[-1] == "pybind11>=2.13", done.stderr
+    done = hooks(repository, tmp_path, there.format(str(tmp_path)) + ask)
+    assert done.stdout.splitlines()[-1].startswith("tensorflow>=2.19,<2."), done.stderr

@@ -34,6 +34,31 @@ def test_predictions_plot():
     assert axes.get_xlim()[1] > 3.0
 
 
+def test_residuals_plot():
+    _, [axes] = plotting.figure()
+    plotting.plot_residuals(axes, [1.0, 2.0], [-0.5, 0.25])
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), [[1.0, -0.5], [2.0, 0.25]])
+    assert axes.get_ylim() == pytest.approx((-0.55, 0.55))  # zero in the middle
+
+
+def test_very_many_points_are_drawn_in_part_and_it_says_so():
+    _, [axes] = plotting.figure()
+    x = np.arange(30_000.0)
+    plotting.plot_line(axes, x, x, {"line": (0.0, 1.0)}, ("income", "food"))
+    assert len(axes.collections[0].get_offsets()) == 20_000
+    assert [text.get_text() for text in axes.texts] == ["20,000 of 30,000 points drawn"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("income", "food")
+    assert "line: food = 1 income" in curves(axes)
+
+
+def test_names_are_not_mathematics(tmp_path):
+    """A column may be called "$a_": matplotlib would refuse it as a formula."""
+    with plotting.style():
+        picture, [axes] = plotting.figure()
+        plotting.plot_line(axes, [1.0, 2.0], [1.0, 3.0], {"ours": (0.0, 1.0)}, ("$a_$b", "$"))
+        plotting.save(picture, tmp_path / "picture.png")
+
+
 @pytest.mark.parametrize(("lowest", "scale"), [(1.0, "log"), (0.0, "linear")])
 def test_losses_plot(lowest, scale):
     _, [axes] = plotting.figure()
@@ -97,4 +122,4 @@ def test_without_matplotlib_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, cwd="/", capture_output=True, text=True
     )
-    assert 'pip install "linreg_ops[demo]"' in done.stdout
+    assert "pip install matplotlib" in done.stdout

@@ -91,7 +91,9 @@ def test_a_fresh_process_loads_and_differentiates(tmp_path, data, first):
     run(USE.format(imports=f"import {first}\nimport {second}"), tmp_path / "model", data)
 
 
-def test_without_the_package_the_error_names_the_op_and_the_readme_the_import(tmp_path, repository):
+def test_without_the_package_the_error_names_the_op_and_the_documentation_the_import(
+    tmp_path, repository
+):
     tf.saved_model.save(Model(), tmp_path / "model")
     done = run(
         "import sys, tensorflow as tf; tf.saved_model.load(sys.argv[1])",
@@ -99,9 +101,9 @@ def test_without_the_package_the_error_names_the_op_and_the_readme_the_import(tm
         fails=True,
     )
     assert "Op type not registered 'Linreg>" in done.stderr
-    readme = (repository / "README.md").read_text()
-    assert "Op type not registered 'Linreg>" in readme
-    assert "import linreg_ops" in " ".join(readme.split())
+    page = (repository / "docs" / "troubleshooting.md").read_text()
+    assert "Op type not registered 'Linreg>" in page
+    assert "import linreg_ops" in " ".join(page.split())
 
 
 def test_exported_in_stock_ops_it_loads_without_the_package(tmp_path, data):

@@ -92,3 +92,33 @@ def test_arguments():
         train(X, START, Y, 0.1, 3, steps_per_call=0)
     with pytest.raises(ValueError, match="steps_per_call needs momentum=0"):
         train(X, START, Y, 0.1, 3, steps_per_call=2, momentum=0.5)
+
+
+def test_ctrl_c_keeps_what_is_finished(monkeypatch):
+    from linreg_ops import ops
+    from linreg_ops.training import TrainingInterrupted
+
+    x, y = np.array([[1.0], [2.0]]), np.array([2.0, 4.0])
+    whole = train(x, np.zeros(1), y, 0.1, 6)
+    descend, calls = ops.gradient_descent, []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return descend(*arguments, **options)
+
+    monkeypatch.setattr(ops, "gradient_descent", interrupted)
+    with pytest.raises(TrainingInterrupted, match="4 steps are finished") as caught:
+        train(x, np.zeros(1), y, 0.1, 6, steps_per_call=2)
+    assert caught.value.step == 4
+    np.testing.assert_array_equal(caught.value.losses, whole.losses[:5])
+    np.testing.assert_array_equal(caught.value.w, train(x, np.zeros(1), y, 0.1, 4).w)
+    calls[:] = [(), ()]
+    with pytest.raises(KeyboardInterrupt) as at_once:
+        train(x, np.zeros(1), y, 0.1, 6)
+    assert (at_once.value.step, at_once.value.w.tolist(), len(at_once.value.losses)) == (
+        0,
+        [0.0],
+        0,
+    )

@@ -1,27 +1,22 @@
 // The parts of the kernel API that every device shares: type names and the checks on a problem.
 #include "kernels/l2_loss_grad.h"
 
+#include <algorithm>
 #include <cstdint>
-#include <initializer_list>
-#include <limits>
 #include <string>
+
+#include "kernels/sizes.h"
 
 namespace linreg_ops {
 namespace {
 
-// No array may exceed what a signed 64-bit byte offset reaches, with room for the caller's padding.
-constexpr std::int64_t kMaxBytes = std::numeric_limits<std::int64_t>::max() / 16;
+// The most elements of an array, where a size of 0 counts as 1: X of no columns still has rows to
+// count. In float64, the widest there is, they leave room for padding within 64-bit byte offsets.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 56;
 
-bool FitsInMemory(std::initializer_list<std::int64_t> sizes, std::size_t element_size) {
-  std::int64_t bytes = static_cast<std::int64_t>(element_size);
-  for (const std::int64_t size : sizes) {
-    if (size == 0) return true;
-  }
-  for (const std::int64_t size : sizes) {
-    if (size > kMaxBytes / bytes) return false;
-    bytes *= size;
-  }
-  return true;
+bool Fits(std::int64_t a, std::int64_t b) {
+  return SaturatingProduct({std::max<std::int64_t>(a, 1), std::max<std::int64_t>(b, 1)}) <=
+         kMaxElements;
 }
 
 std::string Describe(const Shape& shape) {
@@ -62,28 +57,43 @@ const char* NameOf(DType type) {
   return "unknown";
 }
 
-Status Validate(const Data& data) {
-  const Shape& shape = data.shape;
+Status ValidateSizes(const Shape& shape) {
   if (shape.n < 0 || shape.d < 0 || shape.k < 0) {
     return Status::InvalidArgument("sizes must not be negative, got " + Describe(shape));
   }
-  if (SizeOf(data.x_type) == 0 || SizeOf(data.w_type) == 0) {
-    return Status::InvalidArgument("unknown element type");
-  }
-  const bool same = data.x_type == data.w_type;
-  const bool mixed = SizeOf(data.x_type) == 2 && data.w_type == DType::kFloat32;
-  if (!same && !mixed) {
-    return Status::InvalidArgument(
-        std::string("w must have x's type, or float32 when x is float16 or bfloat16; got x of ") +
-        NameOf(data.x_type) + " and w of " + NameOf(data.w_type));
-  }
-  // The widest element (a float64 accumulator) bounds every array that a kernel makes.
-  if (shape.d == std::numeric_limits<std::int64_t>::max() ||
-      !FitsInMemory({shape.n, shape.weight_rows()}, sizeof(double)) ||
-      !FitsInMemory({shape.n, shape.k}, sizeof(double)) ||
-      !FitsInMemory({shape.weight_rows(), shape.k}, sizeof(double))) {
+  if (shape.d >= kMaxElements || !Fits(shape.n, shape.weight_rows()) || !Fits(shape.n, shape.k) ||
+      !Fits(shape.weight_rows(), shape.k)) {
     return Status::InvalidArgument("sizes overflow 64-bit offsets: " + Describe(shape));
   }
+  return Status();
+}
+
+Status ValidateTypes(DType x_type, DType w_type) {
+  if (SizeOf(x_type) == 0 || SizeOf(w_type) == 0) {
+    return Status::InvalidArgument("unknown element type");
+  }
+  const bool half = SizeOf(x_type) == 2;
+  if (x_type == w_type || (half && w_type == DType::kFloat32)) return Status();
+  return Status::InvalidArgument(std::string("w must have x's dtype, ") + NameOf(x_type) +
+                                 (half ? " or float32" : "") + ", got " + NameOf(w_type));
+}
+
+Status ValidateSteps(std::int64_t num_steps) {
+  if (num_steps < 0) {
+    return Status::InvalidArgument("num_steps must not be negative, got " +
+                                   std::to_string(num_steps));
+  }
+  if (num_steps > kMaxSteps) {
+    return Status::InvalidArgument("num_steps must be at most 2^40, got " +
+                                   std::to_string(num_steps));
+  }
+  return Status();
+}
+
+Status Validate(const Data& data) {
+  const Shape& shape = data.shape;
+  if (Status status = ValidateTypes(data.x_type, data.w_type); !status.ok()) return status;
+  if (Status status = ValidateSizes(shape); !status.ok()) return status;
   if (data.x == nullptr && shape.n > 0 && shape.d > 0) return MissingArray("x");
   if (data.w == nullptr && shape.weight_rows() > 0 && shape.k > 0) return MissingArray("w");
   return Status();
@@ -91,10 +101,7 @@ Status Validate(const Data& data) {
 
 Status Validate(const Data& data, const Descent& descent) {
   if (Status status = Validate(data); !status.ok()) return status;
-  if (descent.num_steps < 0 || descent.num_steps > kMaxBytes / 8) {
-    return Status::InvalidArgument("num_steps must be between 0 and 2^56, got " +
-                                   std::to_string(descent.num_steps));
-  }
+  if (Status status = ValidateSteps(descent.num_steps); !status.ok()) return status;
   if (descent.num_rates != 1 && descent.num_rates != descent.num_steps) {
     return Status::InvalidArgument(
         "learning_rate must be a scalar or have num_steps=" + std::to_string(descent.num_steps) +

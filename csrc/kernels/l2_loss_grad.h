@@ -29,7 +29,7 @@ const char* NameOf(DType type);  // "float32", ...
 
 class Status {
  public:
-  enum class Code { kOk, kInvalidArgument, kUnsupported, kInternal, kCancelled };
+  enum class Code { kOk, kInvalidArgument, kUnsupported, kInternal, kCancelled, kOutOfMemory };
   Status() = default;  // OK
   Status(Code code, std::string message) : code_(code), message_(std::move(message)) {}
   static Status InvalidArgument(std::string message) {
@@ -66,28 +66,46 @@ struct Data {
   const void* sample_weight = nullptr;  // [n], or null for ones
 };
 
+// How a caller ends what takes long, the last members of a call. Asked often, perhaps thousands of
+// times a second, by any of the threads that work on the call, between and during passes over long
+// X; true ends the call with kCancelled, its outputs half written. Null: never.
+struct Cancellable {
+  bool (*cancelled)(void* context) = nullptr;
+  void* cancelled_context = nullptr;
+};
+
 // Where loss and gradient go. Empty sums are written too: every output is always fully written.
 struct LossGrad {
   void* loss = nullptr;          // w_type; [] or, with loss_per_target, [k]; null: not wanted
   bool loss_per_target = false;  // one loss per column of Y rather than their sum
   void* grad = nullptr;          // w_type; [d + intercept, k]; null: not wanted
+  bool (*cancelled)(void* context) = nullptr;  // see Cancellable
+  void* cancelled_context = nullptr;
 };
 
 // Full-batch gradient descent from w: v ← momentum·v − rateₜ·∇W(wₜ), wₜ₊₁ = wₜ + v.
 // The iterates are kept in float32 when w_type is a 16-bit type.
 struct Descent {
-  std::int64_t num_steps = 0;
+  std::int64_t num_steps = 0;     // 0 ... kMaxSteps
   const double* rates = nullptr;  // host memory
   std::int64_t num_rates = 1;     // 1, or num_steps: one rate per step
   double momentum = 0.0;
   void* w = nullptr;       // w_type, [d + intercept, k]: the weights after the last step
   void* losses = nullptr;  // w_type, [num_steps + 1]: losses[t] is the loss at wₜ
-  // Polled between steps; true ends the loop with kCancelled. Null: never.
-  bool (*cancelled)(void* context) = nullptr;
+  bool (*cancelled)(void* context) = nullptr;  // see Cancellable
   void* cancelled_context = nullptr;
 };
 
-// Sizes that overflow, negative sizes, dtype pairs without a kernel, missing arrays.
+// The losses of more steps fit in no memory. The one limit, whoever asks.
+constexpr std::int64_t kMaxSteps = std::int64_t{1} << 40;
+
+// The parts of Validate, for callers with sizes, types or a number of steps and no arrays yet.
+Status ValidateSizes(const Shape& shape);
+Status ValidateTypes(DType x_type, DType w_type);
+Status ValidateSteps(std::int64_t num_steps);
+
+// Negative sizes and sizes whose products overflow, be others 0 or not; dtype pairs without a
+// kernel; missing arrays.
 Status Validate(const Data& data);
 Status Validate(const Data& data, const Descent& descent);
 
@@ -105,16 +123,51 @@ struct Threads {
 };
 
 // Bytes of workspace (64-byte aligned, uninitialised) that a call needs at most, whatever the
-// alignment of its inputs; a function of shape, types and thread count alone.
-std::int64_t WorkspaceBytes(const Data& data, int threads);
-std::int64_t DescentWorkspaceBytes(const Data& data, int threads);
+// alignment of its inputs; a function of shape, types, thread count and instruction set alone.
+std::int64_t WorkspaceBytes(const Data& data, int threads, const char* isa = nullptr);
+std::int64_t DescentWorkspaceBytes(const Data& data, int threads, const char* isa = nullptr);
 
 // Both validate first, and both fail without touching an output if `workspace_bytes` is too small.
-// `isa`: a name from Isas(), or null for the one in use.
+// Sums over no data cost what writing the outputs costs, whatever the sizes. `isa`: a name from
+// Isas(), or null for the one in use.
 Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& threads,
                        void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
 Status ComputeDescent(const Data& data, const Descent& descent, const Threads& threads,
                       void* workspace, std::int64_t workspace_bytes, const char* isa = nullptr);
+
+// The ways a problem can be computed. A table in plan.cc says which problem takes which.
+enum class Route : std::uint8_t {
+  kPlain,
+  kLanePerRow,
+  kLanePerRowPacked,
+  kLanePerRowTile,
+  kLanePerColumn,
+  kFewTargets,
+  kGemmSlots,
+  kGemmRounds,
+};
+constexpr int kNumRoutes = 8;
+
+// The table's rows, in the order in which they are asked: the first that takes a problem runs it.
+struct RouteInfo {
+  Route route;
+  const char* name;
+  const char* takes;   // which problems, in words
+  const char* reason;  // what it is for
+};
+std::vector<RouteInfo> Routes();
+
+// How a call with y would run. The arrays of `sizes` are not looked at. A problem without a row, or
+// without a target, takes no route: its name is "none".
+struct PlanInfo {
+  const char* isa;
+  RouteInfo route;
+  int workers;                   // threads worth having, at most those there are
+  std::int64_t tasks;            // that they share, in the largest stage
+  std::int64_t tile_rows;        // rows whose second use hits the cache
+  std::int64_t workspace_bytes;  // as WorkspaceBytes has it
+};
+Status Explain(const Data& sizes, int threads, bool descent, const char* isa, PlanInfo* info);
 
 // One row per instruction set compiled in, best first; `supported` on this CPU and OS.
 struct Isa {

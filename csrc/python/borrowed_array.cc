@@ -14,6 +14,23 @@ std::string Describe(const std::vector<std::int64_t>& shape) {
   return py::str(py::tuple(py::cast(shape)));
 }
 
+// What an array's __dlpack__ has returned: a capsule's name says what its pointer points to, and
+// whether somebody has taken the tensor already.
+static const DLTensor& TensorOf(const py::object& capsule, const char* name) {
+  constexpr char kName[] = "dltensor";
+  if (PyCapsule_IsValid(capsule.ptr(), kName)) {
+    return static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), kName))->dl_tensor;
+  }
+  std::string got = py::str(py::type::of(capsule));
+  if (PyCapsule_CheckExact(capsule.ptr())) {
+    const char* const other = PyCapsule_GetName(capsule.ptr());
+    got = other == nullptr ? "one without a name" : "one named '" + std::string(other) + "'";
+    if (got == "one named 'used_dltensor'") got += ", which was used already";
+  }
+  throw py::type_error(std::string(name) + ".__dlpack__ must return a new capsule named '" + kName +
+                       "', got " + got);
+}
+
 Borrowed Borrow(const py::object& array, const char* name, std::uintptr_t stream) {
   if (py::isinstance<DeviceArray>(array)) {
     const auto& own = array.cast<const DeviceArray&>();
@@ -32,9 +49,8 @@ Borrowed Borrow(const py::object& array, const char* name, std::uintptr_t stream
                          std::to_string(device.first));
   }
   // DLPack's name for the legacy default stream is 1.
-  const py::capsule capsule = array.attr("__dlpack__")(py::arg("stream") = stream ? stream : 1);
-  const auto* managed = capsule.get_pointer<DLManagedTensor>();
-  const DLTensor& tensor = managed->dl_tensor;
+  const py::object capsule = array.attr("__dlpack__")(py::arg("stream") = stream ? stream : 1);
+  const DLTensor& tensor = TensorOf(capsule, name);
   Borrowed result{capsule, DType::kFloat32, {}, nullptr, tensor.device.device_id};
   result.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
   const DLDataType type = tensor.dtype;

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <new>
@@ -11,8 +12,10 @@
 #include <vector>
 
 #include "kernels/l2_loss_grad.h"
+#include "kernels/sizes.h"
 #include "python/cuda_arrays.h"
 #include "python/thread_pool.h"
+#include "python/without_gil.h"
 
 namespace py = pybind11;
 
@@ -22,9 +25,6 @@ namespace {
 using Array = py::array;
 using OptionalArray = std::optional<py::array>;
 
-// A call that takes less keeps the GIL: releasing it costs as much as a small problem.
-constexpr double kReleaseGilAbove = 1 << 16;
-
 std::string DescribeShape(const Array& a) { return py::str(a.attr("shape")); }
 
 void Throw(const Status& status) {
@@ -33,13 +33,16 @@ void Throw(const Status& status) {
       return;
     case Status::Code::kInvalidArgument:
       throw py::value_error(status.message());
+    case Status::Code::kOutOfMemory:
+      throw std::bad_alloc();
+    case Status::Code::kCancelled:
+      throw py::error_already_set();
     default:
       throw std::runtime_error(status.message());
   }
 }
 
-DType TypeOf(const Array& a, const char* name) {
-  const py::dtype dtype = a.dtype();
+DType TypeOf(const py::dtype& dtype, const char* name) {
   switch (dtype.byteorder() == '=' ? dtype.num() : -1) {
     case py::detail::npy_api::NPY_FLOAT_:
       return DType::kFloat32;
@@ -84,10 +87,11 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   if (x.ndim() != 2) throw py::value_error("x must be [n, d], got shape " + DescribeShape(x));
   Problem p{{}, w.dtype(), {}};
   Data& data = p.data;
-  data.x_type = TypeOf(x, "x");
-  data.w_type = TypeOf(w, "w");
-  // Without sizes or arrays yet, all there is to validate is the pair of types.
-  if (const Status types = Validate(data); !types.ok()) throw py::type_error(types.message());
+  data.x_type = TypeOf(x.dtype(), "x");
+  data.w_type = TypeOf(w.dtype(), "w");
+  if (const Status types = ValidateTypes(data.x_type, data.w_type); !types.ok()) {
+    throw py::type_error(types.message());
+  }
   data.shape.n = x.shape(0);
   data.shape.d = x.shape(1);
   data.shape.intercept = intercept;
@@ -97,7 +101,7 @@ Problem MakeProblem(const Array& x, const Array& w, const OptionalArray& y, bool
   data.shape.k = w.ndim() == 1 ? 1 : w.shape(1);
   p.w_shape.assign(w.shape(), w.shape() + w.ndim());
   const auto check_type = [&](const Array& a, const char* name) {
-    if (TypeOf(a, name) != data.w_type) {
+    if (TypeOf(a.dtype(), name) != data.w_type) {
       throw py::type_error(std::string(name) + " must have w's dtype " + NameOf(data.w_type) +
                            ", got " + std::string(py::str(a.dtype())));
     }
@@ -154,20 +158,11 @@ int CheckedThreads(std::optional<int> num_threads) {
   return *num_threads;
 }
 
-template <typename Call>
-void WithoutGil(const Shape& shape, double passes, const Call& call) {
-  const double work = static_cast<double>(shape.n) * static_cast<double>(shape.weight_rows()) *
-                      static_cast<double>(shape.k) * passes;
-  if (work < kReleaseGilAbove) {
-    Throw(call());
-    return;
-  }
-  Status status;
-  {
-    py::gil_scoped_release release;
-    status = call();
-  }
-  Throw(status);
+// Products of so many passes, and what they write.
+std::int64_t Work(const Shape& shape, std::int64_t passes) {
+  const std::int64_t rows = std::max<std::int64_t>(shape.n, 1);
+  const std::int64_t columns = std::max<std::int64_t>(shape.weight_rows(), 1);
+  return SaturatingProduct({rows, columns, std::max<std::int64_t>(shape.k, 1), passes});
 }
 
 // A loss of w's type as Python sees it: 0-d arrays become scalars.
@@ -186,11 +181,14 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   out.loss = loss.mutable_data();
   out.loss_per_target = loss_per_target;
   out.grad = grad.mutable_data();
-  Workspace workspace(cpu::WorkspaceBytes(p.data, count));
-  WithoutGil(p.data.shape, 1, [&] {
+  const char* const isa_name = isa ? isa->c_str() : nullptr;
+  Workspace workspace(cpu::WorkspaceBytes(p.data, count, isa_name));
+  Throw(RunWithoutGil(Work(p.data.shape, 1), [&](const Cancellable& cancellable) {
+    out.cancelled = cancellable.cancelled;
+    out.cancelled_context = cancellable.cancelled_context;
     return cpu::ComputeLossGrad(p.data, out, PoolThreads(count), workspace.data(),
-                                workspace.bytes(), isa ? isa->c_str() : nullptr);
-  });
+                                workspace.bytes(), isa_name);
+  }));
   return py::make_tuple(per_column ? py::object(loss) : Scalar(loss), grad);
 }
 
@@ -205,12 +203,7 @@ py::tuple GradientDescent(
     throw py::value_error("learning_rate must be a scalar or have num_steps entries, got shape " +
                           DescribeShape(rate));
   }
-  if (num_steps < 0) {
-    throw py::value_error("num_steps must not be negative, got " + std::to_string(num_steps));
-  }
-  if (num_steps > (std::int64_t{1} << 56)) {
-    throw py::value_error("num_steps must be at most 2^56, got " + std::to_string(num_steps));
-  }
+  Throw(ValidateSteps(num_steps));
   if (rate.ndim() == 1 && rate.shape(0) != num_steps) {
     throw py::value_error(
         "learning_rate must be a scalar or have num_steps=" + std::to_string(num_steps) +
@@ -225,24 +218,14 @@ py::tuple GradientDescent(
   descent.momentum = momentum;
   descent.w = new_w.mutable_data();
   descent.losses = losses.mutable_data();
-  // Ctrl-C ends a long descent between two steps.
-  descent.cancelled = [](void*) {
-    py::gil_scoped_acquire acquire;
-    return PyErr_CheckSignals() != 0;
-  };
-  const double work = static_cast<double>(p.data.shape.n) *
-                      static_cast<double>(p.data.shape.weight_rows()) *
-                      static_cast<double>(num_steps);
-  if (work < kReleaseGilAbove) descent.cancelled = nullptr;
-  Workspace workspace(cpu::DescentWorkspaceBytes(p.data, count));
-  Status status;
-  const auto call = [&] {
-    status = cpu::ComputeDescent(p.data, descent, PoolThreads(count), workspace.data(),
-                                 workspace.bytes(), isa ? isa->c_str() : nullptr);
-    return status.code() == Status::Code::kCancelled ? Status() : status;
-  };
-  WithoutGil(p.data.shape, static_cast<double>(num_steps), call);
-  if (status.code() == Status::Code::kCancelled) throw py::error_already_set();
+  const char* const isa_name = isa ? isa->c_str() : nullptr;
+  Workspace workspace(cpu::DescentWorkspaceBytes(p.data, count, isa_name));
+  Throw(RunWithoutGil(Work(p.data.shape, num_steps + 1), [&](const Cancellable& cancellable) {
+    descent.cancelled = cancellable.cancelled;
+    descent.cancelled_context = cancellable.cancelled_context;
+    return cpu::ComputeDescent(p.data, descent, PoolThreads(count), workspace.data(),
+                               workspace.bytes(), isa_name);
+  }));
   return py::make_tuple(new_w, losses);
 }
 
@@ -258,11 +241,39 @@ py::dict Isas() {
   return result;
 }
 
+// How a call on arrays of these sizes would run.
+py::dict Plan(std::int64_t n, std::int64_t d, std::int64_t k, const py::dtype& x_type,
+              const py::dtype& w_type, bool intercept, bool descent, std::optional<int> num_threads,
+              const std::optional<std::string>& isa) {
+  Data sizes;
+  sizes.shape = {n, d, k, intercept};
+  sizes.x_type = TypeOf(x_type, "dtype");
+  sizes.w_type = TypeOf(w_type, "w_dtype");
+  cpu::PlanInfo info;
+  Throw(cpu::Explain(sizes, CheckedThreads(num_threads), descent, isa ? isa->c_str() : nullptr,
+                     &info));
+  py::dict plan;
+  plan["isa"] = info.isa;
+  plan["route"] = info.route.name;
+  plan["reason"] = info.route.reason;
+  plan["workers"] = info.workers;
+  plan["tasks"] = info.tasks;
+  plan["tile_rows"] = info.tile_rows;
+  plan["workspace_bytes"] = info.workspace_bytes;
+  return plan;
+}
+
+py::dict Routes() {
+  py::dict result;
+  for (const cpu::RouteInfo& route : cpu::Routes()) {
+    result[route.name] = py::make_tuple(route.takes, route.reason);
+  }
+  return result;
+}
+
 py::dict BuildConfig() {
   py::dict config;
   config["version"] = LINREG_OPS_VERSION;
-  config["tensorflow_distribution"] = LINREG_OPS_TENSORFLOW_DISTRIBUTION;
-  config["tensorflow_version"] = LINREG_OPS_TENSORFLOW_VERSION;
   config["compiler"] = LINREG_OPS_COMPILER;
   config["cuda_version"] = LINREG_OPS_CUDA_VERSION;  // empty without CUDA
   return config;
@@ -284,6 +295,9 @@ PYBIND11_MODULE(_kernels, m) {
         "num_threads"_a = py::none(), "isa"_a = py::none());
   m.def("active_isa", &lo::ActiveIsa);
   m.def("isas", &lo::Isas);
+  m.def("plan", &lo::Plan, "n"_a, "d"_a, "k"_a, "dtype"_a, "w_dtype"_a, "intercept"_a, "descent"_a,
+        "num_threads"_a, "isa"_a);
+  m.def("routes", &lo::Routes);
   m.def("build_config", &lo::BuildConfig);
   lo::RegisterCuda(m);
 }

@@ -39,8 +39,12 @@ class CpuHost {
 
   template <typename Output>
   absl::Status LossGrad(OpKernelContext* ctx, const Problem& problem, const Output& output) {
+    if (problem.first.shape.n == 0) {
+      cpu::WriteEmptySums(problem, output(0));
+      return absl::OkStatus();
+    }
     return ForEachProblem(
-        ctx, problem, cpu::WorkspaceBytes,
+        ctx, problem, [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); },
         [&](std::int64_t i, const cpu::Threads& threads, void* workspace, std::int64_t bytes) {
           return cpu::ComputeLossGrad(problem.at(i), output(i), threads, workspace, bytes);
         });
@@ -50,7 +54,8 @@ class CpuHost {
   absl::Status Descend(OpKernelContext* ctx, const Problem& problem, const Descent&,
                        const Each& descent) {
     return ForEachProblem(
-        ctx, problem, cpu::DescentWorkspaceBytes,
+        ctx, problem,
+        [](const Data& data, int count) { return cpu::DescentWorkspaceBytes(data, count); },
         [&](std::int64_t i, const cpu::Threads& threads, void* workspace, std::int64_t bytes) {
           return cpu::ComputeDescent(problem.at(i), descent(i), threads, workspace, bytes);
         });

@@ -6,7 +6,7 @@
 //     absl::Status Descend(OpKernelContext*, const Problem&, const Descent& any, descent);
 //                                                                         // Descent descent(i)
 //
-// with a call of `output` or `descent` for each problem of the batch.
+// with a call of `output` or `descent` for each problem of the batch, which is not empty.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,16 @@
 #include "tf/problem.h"
 
 namespace linreg_ops {
+
+// A step that is cancelled ends the kernels too.
+template <typename Call>
+void SetCancellation(tensorflow::OpKernelContext* ctx, Call* call) {
+  call->cancelled_context = ctx->cancellation_manager();
+  if (call->cancelled_context == nullptr) return;
+  call->cancelled = [](void* manager) {
+    return static_cast<tensorflow::CancellationManager*>(manager)->IsCancelled();
+  };
+}
 
 template <typename Host>
 class L2LossGradOp : public tensorflow::OpKernel {
@@ -35,13 +45,16 @@ class L2LossGradOp : public tensorflow::OpKernel {
     const Shape& shape = problem.first.shape;
     const bool rank_1 = problem.weight_shape.dims() == 1;
     tensorflow::TensorShape loss_shape = problem.batch_shape;
-    if (loss_per_target_ && !rank_1) loss_shape.AddDim(shape.k);
+    if (loss_per_target_ && !rank_1) OP_REQUIRES_OK(ctx, loss_shape.AddDimWithStatus(shape.k));
     tensorflow::Tensor* loss;
     tensorflow::Tensor* grad;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, loss_shape, &loss));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, problem.weight_shape, &grad));
+    if (loss->NumElements() == 0 && grad->NumElements() == 0) return;
+    LossGrad any;
+    SetCancellation(ctx, &any);
     const auto output = [&](std::int64_t i) {
-      LossGrad out;
+      LossGrad out = any;
       out.loss = problem.Offset(loss->data(), i, loss_per_target_ ? shape.k : 1);
       out.loss_per_target = loss_per_target_;
       out.grad = problem.Offset(grad->data(), i, shape.weight_rows() * shape.k);
@@ -72,9 +85,12 @@ class HessianVectorProductOp : public tensorflow::OpKernel {
                                     intercept_, &problem));
     tensorflow::Tensor* product;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &product));
+    if (product->NumElements() == 0) return;
     const std::int64_t weights = problem.first.shape.weight_rows() * problem.first.shape.k;
+    LossGrad any;
+    SetCancellation(ctx, &any);
     const auto output = [&](std::int64_t i) {
-      LossGrad out;
+      LossGrad out = any;
       out.grad = problem.Offset(product->data(), i, weights);
       return out;
     };
@@ -88,9 +104,35 @@ class HessianVectorProductOp : public tensorflow::OpKernel {
 
 class SavedGradientOp : public tensorflow::OpKernel {
  public:
-  using OpKernel::OpKernel;
-  void Compute(tensorflow::OpKernelContext* ctx) override { ctx->set_output(0, ctx->input(1)); }
+  explicit SavedGradientOp(tensorflow::OpKernelConstruction* ctx) : OpKernel(ctx) {
+    OP_REQUIRES_OK(ctx, CheckTypes(ctx));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("intercept", &intercept_));
+  }
+
+  void Compute(tensorflow::OpKernelContext* ctx) override {
+    const tensorflow::Tensor* sample_weight;
+    Problem problem;
+    OP_REQUIRES_OK(ctx, GetSampleWeight(ctx, &sample_weight));
+    OP_REQUIRES_OK(ctx, MakeProblem(ctx->input(0), ctx->input(2), &ctx->input(3), sample_weight,
+                                    intercept_, &problem));
+    OP_REQUIRES_OK(ctx, CheckSavedGradient(ctx->input(1).shape(), problem));
+    ctx->set_output(0, ctx->input(1));
+  }
   bool IsExpensive() override { return false; }
+
+ private:
+  bool intercept_;
+};
+
+// What is left of a pair of types that has no kernel: the error that says so.
+class NoKernelOp : public tensorflow::OpKernel {
+ public:
+  explicit NoKernelOp(tensorflow::OpKernelConstruction* ctx) : OpKernel(ctx) {
+    ctx->SetStatus(CheckTypes(ctx));
+  }
+  void Compute(tensorflow::OpKernelContext* ctx) override {
+    ctx->SetStatus(absl::InternalError("made for types that have a kernel"));
+  }
 };
 
 template <typename Host>
@@ -114,12 +156,8 @@ class GradientDescentOp : public tensorflow::OpKernel {
     tensorflow::Tensor* losses;
     OP_REQUIRES_OK(ctx, ctx->allocate_output(0, problem.weight_shape, &w));
     OP_REQUIRES_OK(ctx, ctx->allocate_output(1, losses_shape, &losses));
-    if (tensorflow::CancellationManager* cancellation = ctx->cancellation_manager()) {
-      descent.cancelled_context = cancellation;
-      descent.cancelled = [](void* manager) {
-        return static_cast<tensorflow::CancellationManager*>(manager)->IsCancelled();
-      };
-    }
+    if (problem.count == 0) return;
+    SetCancellation(ctx, &descent);
     const std::int64_t weights = problem.first.shape.weight_rows() * problem.first.shape.k;
     const auto one = [&](std::int64_t i) {
       Descent result = descent;
@@ -155,13 +193,19 @@ class GradientDescentOp : public tensorflow::OpKernel {
                               .TypeConstraint<Tw>("Tw"),                                           \
                           GradientDescentOp<Host>)
 
-#define LINREG_OPS_REGISTER_ALL(Device_, Host)                          \
-  LINREG_OPS_REGISTER(Device_, Host, float, float);                     \
-  LINREG_OPS_REGISTER(Device_, Host, double, double);                   \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::half, Eigen::half);         \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::half, float);               \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::bfloat16, Eigen::bfloat16); \
-  LINREG_OPS_REGISTER(Device_, Host, Eigen::bfloat16, float);           \
+#define LINREG_OPS_REGISTER_NO_KERNEL(Device_, Name_) \
+  REGISTER_KERNEL_BUILDER(Name(Name_).Device(Device_).Priority(-1), NoKernelOp)
+
+#define LINREG_OPS_REGISTER_ALL(Device_, Host)                           \
+  LINREG_OPS_REGISTER(Device_, Host, float, float);                      \
+  LINREG_OPS_REGISTER(Device_, Host, double, double);                    \
+  LINREG_OPS_REGISTER(Device_, Host, Eigen::half, Eigen::half);          \
+  LINREG_OPS_REGISTER(Device_, Host, Eigen::half, float);                \
+  LINREG_OPS_REGISTER(Device_, Host, Eigen::bfloat16, Eigen::bfloat16);  \
+  LINREG_OPS_REGISTER(Device_, Host, Eigen::bfloat16, float);            \
+  LINREG_OPS_REGISTER_NO_KERNEL(Device_, "Linreg>L2LossGrad");           \
+  LINREG_OPS_REGISTER_NO_KERNEL(Device_, "Linreg>HessianVectorProduct"); \
+  LINREG_OPS_REGISTER_NO_KERNEL(Device_, "Linreg>GradientDescent");      \
   REGISTER_KERNEL_BUILDER(Name("Linreg>SavedGradient").Device(Device_), SavedGradientOp)
 
 }  // namespace linreg_ops

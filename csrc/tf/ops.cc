@@ -1,10 +1,12 @@
 // The ops and their shape functions. Devices and lowerings register their kernels elsewhere.
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/shape_inference.h"
+#include "tf/problem.h"
 
 namespace linreg_ops {
 namespace {
@@ -42,6 +44,10 @@ absl::Status MergeProblem(InferenceContext* c, int w_input, int y_input, int sam
                           ProblemShapes* p) {
   bool intercept;
   TF_RETURN_IF_ERROR(c->GetAttr("intercept", &intercept));
+  tensorflow::DataType x_type, w_type;
+  TF_RETURN_IF_ERROR(c->GetAttr("Tx", &x_type));
+  TF_RETURN_IF_ERROR(c->GetAttr("Tw", &w_type));
+  TF_RETURN_IF_ERROR(CheckTypes(x_type, w_type));
   p->x = c->input(0);
   p->w = c->input(w_input);
   p->batch = c->UnknownShape();
@@ -150,15 +156,18 @@ absl::Status GradientDescentShape(InferenceContext* c) {
         absl::StrCat("learning_rate must be a scalar or a vector of num_steps, got shape ",
                      c->DebugString(c->input(3))));
   }
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(4), 0, &unused));
-  TF_RETURN_IF_ERROR(c->WithRank(c->input(5), 0, &unused));
+  for (const auto& [name, input] : {std::pair("num_steps", 4), std::pair("momentum", 5)}) {
+    if (!c->WithRank(c->input(input), 0, &unused).ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " must be a scalar, got shape ", c->DebugString(c->input(input))));
+    }
+  }
   DimensionHandle entries = c->UnknownDim();
   if (const tensorflow::Tensor* steps = c->input_tensor(4)) {
+    // A constant may say its rank only once it is folded.
+    TF_RETURN_IF_ERROR(CheckNumSteps(steps->shape()));
     const tensorflow::int64 num_steps = steps->scalar<tensorflow::int64>()();
-    if (num_steps < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("num_steps must not be negative, got ", num_steps));
-    }
+    TF_RETURN_IF_ERROR(ToAbsl(ValidateSteps(num_steps)));
     DimensionHandle rates;
     if (c->RankKnown(rate) && c->Rank(rate) == 1 &&
         !c->Merge(c->Dim(rate, 0), c->MakeDim(num_steps), &rates).ok()) {
@@ -166,7 +175,7 @@ absl::Status GradientDescentShape(InferenceContext* c) {
           absl::StrCat("learning_rate must be a scalar or have num_steps=", num_steps,
                        " entries, got shape ", c->DebugString(rate)));
     }
-    if (num_steps < tensorflow::int64{1} << 56) entries = c->MakeDim(num_steps + 1);
+    entries = c->MakeDim(num_steps + 1);
   } else if (c->RankKnown(rate) && c->Rank(rate) == 1) {
     TF_RETURN_IF_ERROR(c->Add(c->Dim(rate, 0), 1, &entries));
   }

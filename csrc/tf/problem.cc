@@ -1,5 +1,6 @@
 #include "tf/problem.h"
 
+#include <initializer_list>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -30,10 +31,17 @@ absl::Status KernelType(tensorflow::DataType type, DType* out) {
   }
 }
 
-bool StartsWith(const TensorShape& shape, const TensorShape& prefix) {
-  if (shape.dims() < prefix.dims()) return false;
-  for (int i = 0; i < prefix.dims(); ++i) {
-    if (shape.dim_size(i) != prefix.dim_size(i)) return false;
+// Whether a shape is x's leading dimensions and `core` behind them. Compared and not put together:
+// dimensions that nobody has multiplied yet may overflow.
+bool Is(const TensorShape& shape, const TensorShape& batch,
+        std::initializer_list<std::int64_t> core) {
+  if (shape.dims() != batch.dims() + static_cast<int>(core.size())) return false;
+  for (int i = 0; i < batch.dims(); ++i) {
+    if (shape.dim_size(i) != batch.dim_size(i)) return false;
+  }
+  int i = batch.dims();
+  for (const std::int64_t size : core) {
+    if (shape.dim_size(i++) != size) return false;
   }
   return true;
 }
@@ -50,10 +58,26 @@ absl::Status ToAbsl(const Status& status) {
       return absl::UnimplementedError(status.message());
     case Status::Code::kCancelled:
       return absl::CancelledError(status.message());
+    case Status::Code::kOutOfMemory:
+      return absl::ResourceExhaustedError(status.message());
     case Status::Code::kInternal:
       break;
   }
   return absl::InternalError(status.message());
+}
+
+absl::Status CheckTypes(tensorflow::DataType x, tensorflow::DataType w) {
+  DType x_type, w_type;
+  if (absl::Status s = KernelType(x, &x_type); !s.ok()) return s;
+  if (absl::Status s = KernelType(w, &w_type); !s.ok()) return s;
+  return ToAbsl(ValidateTypes(x_type, w_type));
+}
+
+absl::Status CheckTypes(tensorflow::OpKernelConstruction* ctx) {
+  tensorflow::DataType x, w;
+  if (absl::Status s = ctx->GetAttr("Tx", &x); !s.ok()) return s;
+  if (absl::Status s = ctx->GetAttr("Tw", &w); !s.ok()) return s;
+  return CheckTypes(x, w);
 }
 
 absl::Status CheckShapes(const TensorShape& x, const TensorShape& w, const TensorShape* y,
@@ -77,10 +101,12 @@ absl::Status CheckShapes(const TensorShape& x, const TensorShape& w, const Tenso
   shape.k = rank == 1 ? 1 : w.dim_size(rank - 1);
   shape.intercept = intercept;
   problem->weight_shape = w;
+  if (absl::Status s = ToAbsl(ValidateSizes(shape)); !s.ok()) return s;
   for (int i = 0; i < x.dims() - 2; ++i) {
-    problem->batch_shape.AddDim(x.dim_size(i));
-    problem->count *= x.dim_size(i);
+    absl::Status s = problem->batch_shape.AddDimWithStatus(x.dim_size(i));
+    if (!s.ok()) return s;
   }
+  problem->count = problem->batch_shape.num_elements();
 
   if (w.dim_size(rank == 1 ? 0 : rank - 2) != shape.weight_rows()) {
     return mismatch(intercept
@@ -89,14 +115,13 @@ absl::Status CheckShapes(const TensorShape& x, const TensorShape& w, const Tenso
                         : "w must be [d, k] or [d], with d the last dimension of x",
                     "w", w);
   }
-  if (!StartsWith(w, problem->batch_shape)) {
+  if (rank > 1 && !Is(w, problem->batch_shape, {shape.weight_rows(), shape.k})) {
     return mismatch("w must have x's leading dimensions", "w", w);
   }
   if (y != nullptr) {
-    TensorShape expected = problem->batch_shape;
-    expected.AddDim(shape.n);
-    if (rank > 1) expected.AddDim(shape.k);
-    if (*y != expected) {
+    const bool fits = rank == 1 ? Is(*y, problem->batch_shape, {shape.n})
+                                : Is(*y, problem->batch_shape, {shape.n, shape.k});
+    if (!fits) {
       return absl::InvalidArgumentError(absl::StrCat(
           "y must be ", rank == 1 ? "[n]" : "[n, k]",
           " with n the rows of x and k the columns of w, got y of shape ", y->DebugString(),
@@ -104,14 +129,19 @@ absl::Status CheckShapes(const TensorShape& x, const TensorShape& w, const Tenso
     }
   }
   if (sample_weight != nullptr) {
-    TensorShape expected = problem->batch_shape;
-    expected.AddDim(shape.n);
-    if (*sample_weight != expected) {
+    if (!Is(*sample_weight, problem->batch_shape, {shape.n})) {
       return mismatch("sample_weight must be [n], one weight per row of x", "sample_weight",
                       *sample_weight);
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckSavedGradient(const TensorShape& grad, const Problem& problem) {
+  if (grad == problem.weight_shape) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("grad must have w's shape, got grad of shape ",
+                                                 grad.DebugString(), " for w of shape ",
+                                                 problem.weight_shape.DebugString()));
 }
 
 absl::Status MakeProblem(const Tensor& x, const Tensor& w, const Tensor* y,
@@ -144,16 +174,19 @@ absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx, const Tensor** sa
   return absl::OkStatus();
 }
 
+absl::Status CheckNumSteps(const TensorShape& num_steps) {
+  if (num_steps.dims() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("num_steps must be a scalar, got shape ", num_steps.DebugString()));
+}
+
 absl::Status CheckDescent(const TensorShape& learning_rate, std::int64_t num_steps,
                           const TensorShape& momentum) {
   if (momentum.dims() != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("momentum must be a scalar, got shape ", momentum.DebugString()));
   }
-  if (num_steps < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_steps must not be negative, got ", num_steps));
-  }
+  if (absl::Status s = ToAbsl(ValidateSteps(num_steps)); !s.ok()) return s;
   if (learning_rate.dims() > 1 ||
       (learning_rate.dims() == 1 && learning_rate.dim_size(0) != num_steps)) {
     return absl::InvalidArgumentError(
@@ -165,10 +198,7 @@ absl::Status CheckDescent(const TensorShape& learning_rate, std::int64_t num_ste
 
 absl::Status MakeDescent(const Tensor& learning_rate, const Tensor& num_steps,
                          const Tensor& momentum, Descent* descent) {
-  if (num_steps.dims() != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("num_steps must be a scalar, got shape ", num_steps.shape().DebugString()));
-  }
+  if (absl::Status s = CheckNumSteps(num_steps.shape()); !s.ok()) return s;
   descent->num_steps = num_steps.scalar<std::int64_t>()();
   if (absl::Status s = CheckDescent(learning_rate.shape(), descent->num_steps, momentum.shape());
       !s.ok()) {

@@ -21,6 +21,10 @@ struct Problem : Batch {
   tensorflow::TensorShape weight_shape;
 };
 
+// Whether there is a kernel for a pair of types, or for an op's attributes Tx and Tw.
+absl::Status CheckTypes(tensorflow::DataType x, tensorflow::DataType w);
+absl::Status CheckTypes(tensorflow::OpKernelConstruction* ctx);
+
 // What the shapes alone say: sizes and shapes, no pointers. `y` and `sample_weight` may be null.
 // The error names the argument, what it got and what it needs.
 absl::Status CheckShapes(const tensorflow::TensorShape& x, const tensorflow::TensorShape& w,
@@ -36,6 +40,11 @@ absl::Status MakeProblem(const tensorflow::Tensor& x, const tensorflow::Tensor& 
 // The list input "sample_weight" holds none or one tensor.
 absl::Status GetSampleWeight(tensorflow::OpKernelContext* ctx,
                              const tensorflow::Tensor** sample_weight);
+
+// Whether a saved gradient has w's shape.
+absl::Status CheckSavedGradient(const tensorflow::TensorShape& grad, const Problem& problem);
+
+absl::Status CheckNumSteps(const tensorflow::TensorShape& num_steps);
 
 // The shapes of learning_rate and momentum, and the value of num_steps.
 absl::Status CheckDescent(const tensorflow::TensorShape& learning_rate, std::int64_t num_steps,

@@ -37,6 +37,8 @@ ffi::Error ToFfi(const Status& status) {
       return {ffi::ErrorCode::kUnimplemented, status.message()};
     case Status::Code::kCancelled:
       return {ffi::ErrorCode::kCancelled, status.message()};
+    case Status::Code::kOutOfMemory:
+      return {ffi::ErrorCode::kResourceExhausted, status.message()};
     case Status::Code::kInternal:
       break;
   }
@@ -114,21 +116,34 @@ class HeapWorkspace {
   mutable std::unique_ptr<char, Delete> memory_;
 };
 
+template <typename Output>
+Status RunEach(const Batch& batch, ffi::ThreadPool& pool, const Output& output) {
+  if (batch.first.shape.n == 0) {
+    cpu::WriteEmptySums(batch, output(0));
+    return Status();
+  }
+  return cpu::ForEachProblem(
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::WorkspaceBytes(data, count); }, HeapWorkspace(),
+      [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
+        return cpu::ComputeLossGrad(batch.at(i), output(i), threads, scratch, bytes);
+      });
+}
+
 ffi::Error L2LossGrad(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBuffer y,
                       ffi::RemainingArgs weights, Output loss, Output grad, bool intercept,
                       bool loss_per_target) {
   Batch batch;
   if (Status s = MakeBatch(x, w, &y, weights, intercept, &batch); !s.ok()) return ToFfi(s);
   const Shape& shape = batch.first.shape;
-  return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
-      [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-        LossGrad out;
-        out.loss = batch.Offset(loss->untyped_data(), i, loss_per_target ? shape.k : 1);
-        out.loss_per_target = loss_per_target;
-        out.grad = batch.Offset(grad->untyped_data(), i, shape.weight_rows() * shape.k);
-        return cpu::ComputeLossGrad(batch.at(i), out, threads, scratch, bytes);
-      }));
+  const auto output = [&](std::int64_t i) {
+    LossGrad out;
+    out.loss = batch.Offset(loss->untyped_data(), i, loss_per_target ? shape.k : 1);
+    out.loss_per_target = loss_per_target;
+    out.grad = batch.Offset(grad->untyped_data(), i, shape.weight_rows() * shape.k);
+    return out;
+  };
+  return ToFfi(RunEach(batch, pool, output));
 }
 
 ffi::Error HessianVectorProduct(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer v,
@@ -136,13 +151,12 @@ ffi::Error HessianVectorProduct(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer v,
   Batch batch;
   if (Status s = MakeBatch(x, v, nullptr, weights, intercept, &batch); !s.ok()) return ToFfi(s);
   const Shape& shape = batch.first.shape;
-  return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::WorkspaceBytes, HeapWorkspace(),
-      [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
-        LossGrad out;
-        out.grad = batch.Offset(product->untyped_data(), i, shape.weight_rows() * shape.k);
-        return cpu::ComputeLossGrad(batch.at(i), out, threads, scratch, bytes);
-      }));
+  const auto output = [&](std::int64_t i) {
+    LossGrad out;
+    out.grad = batch.Offset(product->untyped_data(), i, shape.weight_rows() * shape.k);
+    return out;
+  };
+  return ToFfi(RunEach(batch, pool, output));
 }
 
 ffi::Error GradientDescent(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBuffer y,
@@ -158,7 +172,9 @@ ffi::Error GradientDescent(ffi::ThreadPool pool, AnyBuffer x, AnyBuffer w, AnyBu
   descent.num_rates = rates.dimensions().size() == 0 ? 1 : descent.num_steps;
   descent.momentum = *momentum.typed_data();
   return ToFfi(cpu::ForEachProblem(
-      batch, ThreadsOf(pool), cpu::DescentWorkspaceBytes, HeapWorkspace(),
+      batch, ThreadsOf(pool),
+      [](const Data& data, int count) { return cpu::DescentWorkspaceBytes(data, count); },
+      HeapWorkspace(),
       [&](std::int64_t i, const cpu::Threads& threads, void* scratch, std::int64_t bytes) {
         Descent one = descent;
         one.w = batch.Offset(new_w->untyped_data(), i, shape.weight_rows() * shape.k);

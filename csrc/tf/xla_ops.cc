@@ -1,5 +1,6 @@
 // The ops for XLA: on the host a custom call into the CPU kernels; elsewhere, and for arrays whose
 // sizes XLA knows only as bounds, plain HLO.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -36,16 +37,7 @@ class LinregXlaOp : public tensorflow::XlaOpKernel {
       : XlaOpKernel(ctx),
         on_host_(ctx->device_type() == tensorflow::DeviceType(tensorflow::DEVICE_CPU_XLA_JIT)) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("intercept", &intercept_));
-    tensorflow::DataType x_type, w_type;
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("Tx", &x_type));
-    OP_REQUIRES_OK(ctx, ctx->GetAttr("Tw", &w_type));
-    OP_REQUIRES(
-        ctx,
-        x_type == w_type ||
-            (tensorflow::DataTypeSize(x_type) == 2 && w_type == tensorflow::DT_FLOAT),
-        absl::InvalidArgumentError(absl::StrCat(
-            "w must have x's type, or float32 when x is float16 or bfloat16; got x of ",
-            tensorflow::DataTypeString(x_type), " and w of ", tensorflow::DataTypeString(w_type))));
+    OP_REQUIRES_OK(ctx, CheckTypes(ctx));
   }
 
  protected:
@@ -70,8 +62,18 @@ class LinregXlaOp : public tensorflow::XlaOpKernel {
       s_shape = ctx->InputShape(sample_weight);
       hlo->sample_weight = ctx->Input(sample_weight);
     }
-    return CheckShapes(x_shape, w_shape, y >= 0 ? &y_shape : nullptr, weighted ? &s_shape : nullptr,
-                       intercept_, problem);
+    if (absl::Status s = CheckShapes(x_shape, w_shape, y >= 0 ? &y_shape : nullptr,
+                                     weighted ? &s_shape : nullptr, intercept_, problem);
+        !s.ok()) {
+      return s;
+    }
+    // Plain HLO has the residuals of all problems in one array, of no elements perhaps.
+    const Shape& shape = problem->first.shape;
+    TensorShape residuals;
+    absl::Status s = residuals.AddDimWithStatus(std::max<std::int64_t>(problem->count, 1));
+    if (s.ok()) s = residuals.AddDimWithStatus(std::max<std::int64_t>(shape.n, 1));
+    if (s.ok()) s = residuals.AddDimWithStatus(8 * std::max<std::int64_t>(shape.k, 1));
+    return s;
   }
 
   // Whether a custom call can run this: the kernels need the true sizes, and XLA passes buffers of
@@ -134,7 +136,7 @@ class L2LossGradXlaOp : public LinregXlaOp {
     }
     TensorShape loss_shape = problem.batch_shape;
     if (loss_per_target_ && problem.weight_shape.dims() > 1) {
-      loss_shape.AddDim(problem.first.shape.k);
+      OP_REQUIRES_OK(ctx, loss_shape.AddDimWithStatus(problem.first.shape.k));
     }
     const xla::PrimitiveType type = ctx->input_xla_type(1);
     const XlaOp out =
@@ -166,10 +168,16 @@ class HessianVectorProductXlaOp : public LinregXlaOp {
   }
 };
 
-class SavedGradientXlaOp : public tensorflow::XlaOpKernel {
+class SavedGradientXlaOp : public LinregXlaOp {
  public:
-  using XlaOpKernel::XlaOpKernel;
-  void Compile(XlaOpKernelContext* ctx) override { ctx->SetOutput(0, ctx->Input(1)); }
+  using LinregXlaOp::LinregXlaOp;
+  void Compile(XlaOpKernelContext* ctx) override {
+    Problem problem;
+    HloProblem hlo;
+    OP_REQUIRES_OK(ctx, Read(ctx, 2, 3, 4, &problem, &hlo));
+    OP_REQUIRES_OK(ctx, CheckSavedGradient(ctx->InputShape(1), problem));
+    ctx->SetOutput(0, ctx->Input(1));
+  }
 };
 
 class GradientDescentXlaOp : public LinregXlaOp {
@@ -180,9 +188,12 @@ class GradientDescentXlaOp : public LinregXlaOp {
     HloProblem hlo;
     OP_REQUIRES_OK(ctx, Read(ctx, 1, 2, 6, &problem, &hlo));
     // The number of losses is a shape, and XLA's shapes are constants.
+    OP_REQUIRES_OK(ctx, CheckNumSteps(ctx->InputShape(4)));
     std::int64_t num_steps;
     OP_REQUIRES_OK(ctx, ctx->ConstantInputAsIntScalar(4, &num_steps));
     OP_REQUIRES_OK(ctx, CheckDescent(ctx->InputShape(3), num_steps, ctx->InputShape(5)));
+    TensorShape losses_shape = problem.batch_shape;
+    OP_REQUIRES_OK(ctx, losses_shape.AddDimWithStatus(num_steps + 1));
     if (!UseCustomCall(ctx)) {
       absl::StatusOr<HloDescent> out =
           Descend(hlo, {ctx->Input(3), ctx->InputShape(3).dims() == 1}, ctx->Input(5), num_steps);
@@ -191,8 +202,6 @@ class GradientDescentXlaOp : public LinregXlaOp {
       ctx->SetOutput(1, out->losses);
       return;
     }
-    TensorShape losses_shape = problem.batch_shape;
-    OP_REQUIRES_OK(ctx, losses_shape.AddDimWithStatus(num_steps + 1));
     const xla::PrimitiveType type = ctx->input_xla_type(1);
     const XlaOp out =
         CustomCall(ctx, kGradientDescentCall, Inputs(ctx, {0, 1, 2, 3, 5}, 6),

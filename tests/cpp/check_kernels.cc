@@ -5,7 +5,7 @@
 //     shapes   against long double truth, over awkward shapes
 //     threads  larger problems, for any number of threads; also against truth
 //     edges    the same bits for every number of targets, and rows at the edges of tiles
-//     descent  a descent against its steps
+//     descent  a descent against its steps, and that calls end when they are cancelled
 //
 // Everywhere a result must have the same bits for any number of threads and, with FMA, on every
 // instruction set; "bits" hashes the results of "edges", to compare with another machine's.
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -219,7 +220,7 @@ Result Compute(const Arrays& arrays, const char* isa, const lo::cpu::Threads& th
   const lo::Data data = arrays.data();
   const Guarded loss(Arrays::Bytes(arrays.w_type, c.k), true);
   const Guarded grad(Arrays::Bytes(arrays.w_type, (c.d + c.intercept) * c.k), true);
-  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads.count);
+  const std::int64_t bytes = lo::cpu::WorkspaceBytes(data, threads.count, isa);
   const Guarded workspace((bytes + 63) / 64 * 64, true);
   std::memset(workspace.data(), 0xff, static_cast<std::size_t>(bytes));  // NaNs, if anyone looks
   lo::LossGrad out;
@@ -372,7 +373,7 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     lo::LossGrad out;
     out.loss = &loss;
     out.grad = grad.data();
-    const std::int64_t bytes = lo::cpu::WorkspaceBytes(at, 1);
+    const std::int64_t bytes = lo::cpu::WorkspaceBytes(at, 1, isa);
     const Guarded workspace((bytes + 63) / 64 * 64, true);
     lo::cpu::ComputeLossGrad(at, out, {}, workspace.data(), bytes, isa);
     losses.push_back(loss);
@@ -392,7 +393,7 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     descent.momentum = momentum;
     descent.w = got_w.data();
     descent.losses = got.data();
-    const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads);
+    const std::int64_t bytes = lo::cpu::DescentWorkspaceBytes(data, threads, isa);
     const Guarded workspace((bytes + 63) / 64 * 64, true);
     const lo::Status status = lo::cpu::ComputeDescent(
         data, descent, threads % 2 == 0 ? lo::PoolThreads(threads) : StdThreads(threads),
@@ -401,6 +402,67 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     if (got != losses || got_w != w) {
       Fail("descent " + Describe(c, {isa, type, type, true}) + " with " + std::to_string(threads) +
            " threads differs from its steps");
+    }
+  }
+}
+
+// Says that it is cancelled from the `left`-th time on that any thread asks.
+struct Countdown {
+  std::atomic<int> left;
+  std::atomic<int> asked{0};
+  static bool Reached(void* self) {
+    Countdown& c = *static_cast<Countdown*>(self);
+    ++c.asked;
+    return c.left.fetch_sub(1) <= 1;
+  }
+};
+
+// Passes over long X ask while they run, in slots and rounds and for few targets; descents between
+// steps; and none goes on when it has heard.
+void CheckCancellation() {
+  for (const Case& c : std::vector<Case>{{600'000, 30, 1, false, true, true},
+                                         {200'000, 30, 3, true, true, true},
+                                         {60'000, 20, 17, false, true, true},
+                                         {700, 300, 100, false, true, true},
+                                         {1000, 10, 1, false, true, true}}) {
+    const bool descent = c.n == 1000;
+    Arrays arrays(c, DType::kFloat32, DType::kFloat32, true, 5);
+    const lo::Data data = arrays.data();
+    std::vector<float> w(static_cast<std::size_t>((c.d + c.intercept) * c.k)), losses(1001);
+    const double rate = 0;
+    const auto run = [&](Countdown& countdown, int threads) {
+      std::int64_t bytes = descent ? lo::cpu::DescentWorkspaceBytes(data, threads)
+                                   : lo::cpu::WorkspaceBytes(data, threads);
+      const Guarded workspace((bytes + 63) / 64 * 64, true);
+      if (descent) {
+        lo::Descent d;
+        d.num_steps = 1000;
+        d.rates = &rate;
+        d.w = w.data();
+        d.losses = losses.data();
+        d.cancelled = Countdown::Reached;
+        d.cancelled_context = &countdown;
+        return lo::cpu::ComputeDescent(data, d, StdThreads(threads), workspace.data(), bytes);
+      }
+      lo::LossGrad out;
+      out.loss = losses.data();
+      out.grad = w.data();
+      out.cancelled = Countdown::Reached;
+      out.cancelled_context = &countdown;
+      return lo::cpu::ComputeLossGrad(data, out, StdThreads(threads), workspace.data(), bytes);
+    };
+    const std::string what = "cancellation of n=" + std::to_string(c.n);
+    for (const int threads : {1, 3}) {
+      Countdown never{{1 << 30}};
+      if (const lo::Status s = run(never, threads); !s.ok()) Fail(what + ": " + s.message());
+      if (never.asked < 8) Fail(what + ": asked " + std::to_string(never.asked) + " times");
+      for (const int left : {1, 2, 7}) {
+        Countdown countdown{{left}};
+        if (run(countdown, threads).code() != lo::Status::Code::kCancelled) {
+          Fail(what + ": went on after call " + std::to_string(left));
+        }
+        if (countdown.asked > left + threads) Fail(what + ": asked again");
+      }
     }
   }
 }
@@ -503,6 +565,7 @@ int main(int argc, char** argv) {
     } else if (part == "edges") {
       CheckEdges(quick);
     } else if (part == "descent") {
+      CheckCancellation();
       CheckDescents();
     } else {
       Fail("there is no part named " + part);

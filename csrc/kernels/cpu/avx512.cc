@@ -1,23 +1,8 @@
-// The kernels for AVX-512 (F, BW, DQ, VL, F16C). Everything is local to this unit: compiled with
-// its flags, no inline function of it may be shared with others.
-#include <immintrin.h>
-
-#include "kernels/cpu/kernel.h"
+// The kernels for AVX-512 (F, BW, DQ, VL, F16C).
+#include "kernels/cpu/engines-inl.h"
 
 namespace linreg_ops {
 namespace cpu {
-namespace {
-
-// clang-format off: each builds on the ones before
-#include "kernels/cpu/half.h"
-#include "kernels/cpu/vec_common.h"
-#include "kernels/cpu/vec_avx512.h"
-#include "kernels/cpu/few_targets.h"
-#include "kernels/cpu/many_targets.h"
-#include "kernels/cpu/kernels.h"
-// clang-format on
-
-}  // namespace
 
 const KernelTable& kAvx512Kernels = kTable;
 

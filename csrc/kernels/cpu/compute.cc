@@ -1,7 +1,10 @@
 // The drivers: one evaluation, and a whole descent, out of the kernels' stages.
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "kernels/cpu/dispatch.h"
@@ -9,6 +12,7 @@
 #include "kernels/cpu/kernel.h"
 #include "kernels/cpu/plan.h"
 #include "kernels/cpu/stages.h"
+#include "kernels/sizes.h"
 
 namespace linreg_ops {
 namespace cpu {
@@ -49,6 +53,7 @@ Problem ProblemOf(const Data& data) {
   problem.d = data.shape.d;
   problem.k = data.shape.k;
   problem.intercept = data.shape.intercept;
+  problem.wide_y = data.w_type == DType::kFloat32 || data.w_type == DType::kFloat64;
   problem.x = data.x;
   problem.w = data.w;
   problem.y = data.y;
@@ -69,23 +74,118 @@ void WriteValue(double value, DType type, void* array, std::int64_t i) {
   }
 }
 
+// Sums over no rows, of no terms, or for no targets, all 0. Their sizes need not fit in any memory,
+// so nothing may be made of any of them but the outputs.
+bool NothingToSum(const Data& data) {
+  const Shape& shape = data.shape;
+  return shape.n == 0 || shape.k == 0 || (shape.weight_rows() == 0 && data.y == nullptr);
+}
+
+// X is a column of ones, and so are the row weights, and Y is 0: n equal terms.
+bool EqualTerms(const Data& data) {
+  return data.shape.d == 0 && data.y == nullptr && data.sample_weight == nullptr;
+}
+
+// What the caller wants, as far as any of the call's threads has heard.
+class Cancellation {
+ public:
+  explicit Cancellation(Cancellable caller) : caller_(caller) {}
+  bool seen() const { return seen_.load(std::memory_order_relaxed); }
+  bool Ask() {
+    if (caller_.cancelled == nullptr) return false;
+    if (!seen() && caller_.cancelled(caller_.cancelled_context)) seen_ = true;
+    return seen();
+  }
+
+ private:
+  const Cancellable caller_;
+  std::atomic<bool> seen_{false};
+};
+
+// A pass over so many products is long enough, some milliseconds, to ask after each of its tasks.
+constexpr std::int64_t kLongPass = 1 << 24;
+
 // Plan, kernel and arrays of one evaluation.
 struct Evaluation {
   Problem problem;
   Plan plan;
-  const Kernel* kernel;
+  const Engine* engine;
   char* workspace;
+  Cancellation& cancellation;
+  bool long_pass;
   int stage = 0;
 
+  void Prepare() { engine->prepare(problem, plan, workspace); }
+
+  void Run(int task, int worker) const {
+    if (cancellation.seen()) return;
+    engine->run(problem, plan, workspace, stage, task, worker);
+    if (long_pass) cancellation.Ask();
+  }
+
+  // Goes to the next stage, and returns the number of its tasks; 0 at the end.
+  int Next() {
+    ++stage;
+    return stage == plan.stages || cancellation.seen() ? 0 : TasksOf(plan, stage);
+  }
+
   void RunAlone() {
-    kernel->prepare(problem, plan, workspace);
-    for (int s = 0; s < plan.stages; ++s) {
-      for (int task = 0; task < TasksOf(plan, s); ++task) {
-        kernel->run(problem, plan, workspace, s, task, 0);
-      }
+    Prepare();
+    for (int tasks = TasksOf(plan, 0); tasks > 0; tasks = Next()) {
+      for (int task = 0; task < tasks; ++task) Run(task, 0);
     }
   }
 };
+
+// A kernel for n equal terms: X·W is the intercept in every row.
+template <class C>
+void SumEqualTerms(const Problem& p, const Plan&, char*, int, int, int) {
+  const C* const w = static_cast<const C*>(p.w);
+  C* const grad = static_cast<C*>(p.grad);
+  const double n = static_cast<double>(p.n);
+  for (std::int64_t t = 0; t < p.k; ++t) {
+    const double r = static_cast<double>(w[t]);
+    p.loss[t] = n * (r * r);
+    if (grad != nullptr) grad[t] = static_cast<C>(n * r);
+  }
+}
+void PrepareNothing(const Problem&, const Plan&, char*) {}
+constexpr Engine kEqualTermsFloat = {PrepareNothing, SumEqualTerms<float>};
+constexpr Engine kEqualTermsDouble = {PrepareNothing, SumEqualTerms<double>};
+
+Plan PlanOf(const Data& data, int threads, bool descent, const Kernels& kernels) {
+  if (!EqualTerms(data)) return MakePlan(data, threads, descent, kernels);
+  Plan plan = {};
+  plan.stages = plan.tasks[0] = plan.workers = 1;
+  return plan;
+}
+
+const Engine* EngineOf(const Data& data, const Plan& plan, const Kernels& kernels) {
+  if (EqualTerms(data)) {
+    return data.x_type == DType::kFloat64 ? &kEqualTermsDouble : &kEqualTermsFloat;
+  }
+  return &kernels.engine(plan.route);
+}
+
+Evaluation EvaluationOf(const Data& data, const Plan& plan, const Kernels& kernels, char* workspace,
+                        Cancellation& cancellation) {
+  const Shape& shape = data.shape;
+  const bool long_pass = SaturatingProduct({shape.n, shape.weight_rows(), shape.k}) > kLongPass;
+  Problem problem = ProblemOf(data);
+  if (long_pass) {
+    problem.cancelled = [](void* self) { return static_cast<Cancellation*>(self)->Ask(); };
+    problem.cancelled_context = &cancellation;
+  }
+  return {problem, plan, EngineOf(data, plan, kernels), workspace, cancellation, long_pass};
+}
+
+Status Cancelled(std::int64_t step) {
+  return {Status::Code::kCancelled, "cancelled before step " + std::to_string(step)};
+}
+
+void SetZero(void* array, std::size_t bytes) {
+  if (array != nullptr && bytes > 0) std::memset(array, 0, bytes);
+}
 
 double HalfSum(const double* loss, std::int64_t k) {
   double total = 0;
@@ -93,7 +193,7 @@ double HalfSum(const double* loss, std::int64_t k) {
   return 0.5 * total;
 }
 
-void WriteLoss(const Kernels& kernels, double value, void* array, std::int64_t i) {
+void WriteRounded(const Kernels& kernels, double value, void* array, std::int64_t i) {
   if (IsHalf(kernels.w_type)) {
     const float rounded = static_cast<float>(value);
     kernels.narrow(&rounded, static_cast<std::uint16_t*>(array) + i, 1);
@@ -112,11 +212,13 @@ struct Layout {
   std::int64_t bytes;
 };
 
-Layout LayOut(const Data& data, int threads, bool descent, void* workspace) {
+Layout LayOut(const Data& data, int threads, bool descent, const Kernels& kernels,
+              void* workspace) {
   Layout layout = {};
+  if (NothingToSum(data)) return layout;
   const bool half = IsHalf(data.w_type);
   const std::int64_t size = data.shape.weight_rows() * data.shape.k * ComputeSize(data);
-  layout.plan = MakePlan(data, threads, descent);
+  layout.plan = PlanOf(data, threads, descent, kernels);
   Arena arena(workspace);
   layout.loss = arena.Take<double>(std::max<std::int64_t>(data.shape.k, 1) * 8);
   if (half) layout.w = arena.Take<void>(size);
@@ -129,20 +231,27 @@ Layout LayOut(const Data& data, int threads, bool descent, void* workspace) {
 
 // One evaluation on several threads.
 void RunTogether(Evaluation& evaluation, const Threads& threads) {
-  evaluation.kernel->prepare(evaluation.problem, evaluation.plan, evaluation.workspace);
+  evaluation.Prepare();
   Stages::Work work;
   work.self = &evaluation;
   work.run = [](void* self, int task, int worker) {
-    const Evaluation& e = *static_cast<Evaluation*>(self);
     const IeeeFloats ieee;
-    e.kernel->run(e.problem, e.plan, e.workspace, e.stage, task, worker);
+    static_cast<Evaluation*>(self)->Run(task, worker);
   };
-  work.next = [](void* self) {
-    Evaluation& e = *static_cast<Evaluation*>(self);
-    return ++e.stage == e.plan.stages ? 0 : TasksOf(e.plan, e.stage);
-  };
+  work.next = [](void* self) { return static_cast<Evaluation*>(self)->Next(); };
   Stages stages(work, evaluation.plan.tasks[0]);
   threads.run(threads.pool, evaluation.plan.workers, Stages::Body, &stages);
+}
+
+// Where there are no weights to move, or no loss but 0: every loss is the same. False, for the end.
+bool FillLosses(const Kernels& kernels, const Descent& descent, double loss,
+                Cancellation& cancellation) {
+  constexpr std::int64_t kOften = 1 << 20;  // a millisecond
+  for (std::int64_t t = 0; t <= descent.num_steps; ++t) {
+    if (t % kOften == kOften - 1 && cancellation.Ask()) break;
+    WriteRounded(kernels, loss, descent.losses, t);
+  }
+  return false;
 }
 
 // The state of a descent; every member is written by one body at a time, between stages.
@@ -155,26 +264,25 @@ struct DescentLoop {
   void* velocity;
   std::int64_t size;
   std::int64_t step = 0;
-  bool cancelled = false;
 
-  // Not for the loss alone, which has the same bits as one evaluation then.
   void Pack() {
-    if (descent.num_steps == 0) evaluation.plan.packed_offset = -1;
-    if (evaluation.plan.packed_offset < 0) return;
+    if (evaluation.plan.route != Route::kLanePerRowPacked) return;
     kernels.pack(evaluation.problem, evaluation.plan, evaluation.workspace);
   }
 
   void Begin() {
     evaluation.stage = 0;
     evaluation.problem.grad = step < descent.num_steps ? grad : nullptr;
-    evaluation.kernel->prepare(evaluation.problem, evaluation.plan, evaluation.workspace);
+    evaluation.Prepare();
   }
 
   // After an evaluation: records the loss, moves the weights. False at the end.
   bool Step() {
-    const std::int64_t k = evaluation.problem.k;
-    WriteLoss(kernels, HalfSum(evaluation.problem.loss, k), descent.losses, step);
+    if (evaluation.cancellation.seen()) return false;
+    const double loss = HalfSum(evaluation.problem.loss, evaluation.problem.k);
+    WriteRounded(kernels, loss, descent.losses, step);
     if (step == descent.num_steps) return false;
+    if (size == 0) return FillLosses(kernels, descent, loss, evaluation.cancellation);
     const double rate = descent.rates[descent.num_rates == 1 ? 0 : step];
     if (kernels.x_type == DType::kFloat64) {
       Move<double>(rate);
@@ -182,12 +290,7 @@ struct DescentLoop {
       Move<float>(rate);
     }
     ++step;
-    cancelled = Cancelled();
-    return !cancelled;
-  }
-
-  bool Cancelled() const {
-    return descent.cancelled != nullptr && descent.cancelled(descent.cancelled_context);
+    return !evaluation.cancellation.Ask();
   }
 
   // Every operation rounds in w's type, as the caller's own update would.
@@ -207,25 +310,12 @@ struct DescentLoop {
     }
   }
 
-  // Runs the i-th task of the stage at hand. Every other step takes the rows in the other
-  // direction, to begin with those that the one before has left in the second-level cache: of 4 MB
-  // on two threads a step takes 40 us rather than 42. Each half by itself, as threads work from
-  // both ends.
-  void Run(int i, int worker) const {
-    const Evaluation& e = evaluation;
-    if (e.stage == 0 && step % 2 == 1) {
-      const int tasks = TasksOf(e.plan, 0);
-      const int half = e.plan.workers > 1 ? tasks / 2 : tasks;
-      i = i < half ? half - 1 - i : tasks - 1 - (i - half);
-    }
-    e.kernel->run(e.problem, e.plan, e.workspace, e.stage, i, worker);
-  }
-
   void RunAlone() {
     Evaluation& e = evaluation;
     do {
-      for (Begin(); e.stage < e.plan.stages; ++e.stage) {
-        for (int i = 0; i < TasksOf(e.plan, e.stage); ++i) Run(i, 0);
+      Begin();
+      for (int tasks = TasksOf(e.plan, 0); tasks > 0; tasks = e.Next()) {
+        for (int i = 0; i < tasks; ++i) e.Run(i, 0);
       }
     } while (Step());
   }
@@ -236,35 +326,90 @@ struct DescentLoop {
     work.self = this;
     work.run = [](void* self, int task, int worker) {
       const IeeeFloats ieee;
-      static_cast<DescentLoop*>(self)->Run(task, worker);
+      static_cast<DescentLoop*>(self)->evaluation.Run(task, worker);
     };
     work.next = [](void* self) {
       DescentLoop& loop = *static_cast<DescentLoop*>(self);
       const IeeeFloats ieee;
-      Evaluation& e = loop.evaluation;
-      if (++e.stage == e.plan.stages) {
-        if (!loop.Step()) return 0;
-        loop.Begin();
-      }
-      return TasksOf(e.plan, e.stage);
+      if (const int tasks = loop.evaluation.Next(); tasks > 0) return tasks;
+      if (!loop.Step()) return 0;
+      loop.Begin();
+      return TasksOf(loop.evaluation.plan, 0);
     };
     Stages stages(work, evaluation.plan.tasks[0]);
     threads.run(threads.pool, evaluation.plan.workers, Stages::Body, &stages);
   }
 };
 
+// All losses and gradients are 0. A rate or momentum that is not finite makes NaN of 0 as of any
+// other gradient.
+Status DescendNowhere(const Kernels& kernels, const Data& data, const Descent& descent,
+                      Cancellation& cancellation) {
+  FillLosses(kernels, descent, 0, cancellation);
+  const std::int64_t size = data.shape.weight_rows() * data.shape.k;
+  const auto finite = [&data](double value) {
+    return std::isfinite(ComputeSize(data) == 8 ? value : static_cast<float>(value));
+  };
+  bool moved = descent.num_steps > 0 && !finite(descent.momentum);
+  const std::int64_t used = descent.num_steps > 0 && size > 0 ? descent.num_rates : 0;
+  for (std::int64_t t = 0; t < used && !moved; ++t) moved = !finite(descent.rates[t]);
+  for (std::int64_t i = 0; moved && i < size; ++i) {
+    WriteRounded(kernels, std::numeric_limits<double>::quiet_NaN(), descent.w, i);
+  }
+  if (!moved && size > 0) {
+    std::memcpy(descent.w, data.w, static_cast<std::size_t>(size) * SizeOf(data.w_type));
+  }
+  return cancellation.seen() ? Cancelled(0) : Status();
+}
+
 bool Parallel(const Plan& plan, const Threads& threads) {
   return plan.workers > 1 && threads.run != nullptr;
 }
 
-}  // namespace
-
-std::int64_t WorkspaceBytes(const Data& data, int threads) {
-  return LayOut(data, threads, false, nullptr).bytes;
+// An unknown instruction set needs none: the call itself says what is wrong.
+std::int64_t Bytes(const Data& data, int threads, bool descent, const char* isa) {
+  const Kernels* kernels = nullptr;
+  if (!FindKernels(isa, data.x_type, data.w_type, &kernels).ok()) return 0;
+  return LayOut(data, threads, descent, *kernels, nullptr).bytes;
 }
 
-std::int64_t DescentWorkspaceBytes(const Data& data, int threads) {
-  return LayOut(data, threads, true, nullptr).bytes;
+}  // namespace
+
+Status Explain(const Data& sizes, int threads, bool descent, const char* isa, PlanInfo* info) {
+  if (Status status = ValidateTypes(sizes.x_type, sizes.w_type); !status.ok()) return status;
+  if (Status status = ValidateSizes(sizes.shape); !status.ok()) return status;
+  const Kernels* kernels = nullptr;
+  if (Status status = FindKernels(isa, sizes.x_type, sizes.w_type, &kernels); !status.ok()) {
+    return status;
+  }
+  if (isa == nullptr) {
+    if (Status status = ActiveIsa(&isa); !status.ok()) return status;
+  }
+  Data data = sizes;
+  data.y = &data;  // there is one; it is not read
+  *info = {};
+  info->isa = isa;
+  info->route = {Route::kPlain, "none", "n = 0 or k = 0", "sums over nothing are 0"};
+  if (NothingToSum(data)) return Status();
+  const Layout layout = LayOut(data, threads, descent, *kernels, nullptr);
+  for (const RouteInfo& route : Routes()) {
+    if (route.route == layout.plan.route) info->route = route;
+  }
+  info->workers = layout.plan.workers;
+  for (int stage = 0; stage < std::min(layout.plan.stages, 3); ++stage) {
+    info->tasks = std::max<std::int64_t>(info->tasks, layout.plan.tasks[stage]);
+  }
+  info->tile_rows = layout.plan.tile_rows;
+  info->workspace_bytes = layout.bytes;
+  return Status();
+}
+
+std::int64_t WorkspaceBytes(const Data& data, int threads, const char* isa) {
+  return Bytes(data, threads, false, isa);
+}
+
+std::int64_t DescentWorkspaceBytes(const Data& data, int threads, const char* isa) {
+  return Bytes(data, threads, true, isa);
 }
 
 Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& threads,
@@ -274,14 +419,21 @@ Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& thr
   if (Status status = FindKernels(isa, data.x_type, data.w_type, &kernels); !status.ok()) {
     return status;
   }
-  const Layout layout = LayOut(data, threads.count, false, workspace);
-  if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
+  Cancellation cancellation({out.cancelled, out.cancelled_context});
+  if (cancellation.Ask()) return Cancelled(0);
   const std::int64_t k = data.shape.k, size = data.shape.weight_rows() * k;
+  if (NothingToSum(data)) {
+    const std::size_t width = SizeOf(data.w_type);
+    SetZero(out.loss, (out.loss_per_target ? k : 1) * width);
+    SetZero(out.grad, size * width);
+    return Status();
+  }
+  const Layout layout = LayOut(data, threads.count, false, *kernels, workspace);
+  if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
   const IeeeFloats ieee;
 
-  Evaluation evaluation = {ProblemOf(data), layout.plan,
-                           k <= kFewTargets ? &kernels->few : &kernels->many,
-                           layout.kernel_workspace};
+  Evaluation evaluation =
+      EvaluationOf(data, layout.plan, *kernels, layout.kernel_workspace, cancellation);
   Problem& problem = evaluation.problem;
   problem.loss = layout.loss;
   problem.grad = out.grad;
@@ -290,17 +442,16 @@ Status ComputeLossGrad(const Data& data, const LossGrad& out, const Threads& thr
     problem.w = layout.w;
     if (out.grad != nullptr) problem.grad = layout.grad;
   }
-  if (k > 0) {
-    if (Parallel(layout.plan, threads)) {
-      RunTogether(evaluation, threads);
-    } else {
-      evaluation.RunAlone();
-    }
+  if (Parallel(layout.plan, threads)) {
+    RunTogether(evaluation, threads);
+  } else {
+    evaluation.RunAlone();
   }
+  if (cancellation.seen()) return Cancelled(0);
   if (out.loss != nullptr && out.loss_per_target) {
-    for (std::int64_t t = 0; t < k; ++t) WriteLoss(*kernels, 0.5 * layout.loss[t], out.loss, t);
+    for (std::int64_t t = 0; t < k; ++t) WriteRounded(*kernels, 0.5 * layout.loss[t], out.loss, t);
   } else if (out.loss != nullptr) {
-    WriteLoss(*kernels, HalfSum(layout.loss, k), out.loss, 0);
+    WriteRounded(*kernels, HalfSum(layout.loss, k), out.loss, 0);
   }
   if (problem.grad != out.grad) kernels->narrow(problem.grad, out.grad, size);
   return Status();
@@ -313,45 +464,38 @@ Status ComputeDescent(const Data& data, const Descent& descent, const Threads& t
   if (Status status = FindKernels(isa, data.x_type, data.w_type, &kernels); !status.ok()) {
     return status;
   }
-  const Layout layout = LayOut(data, threads.count, true, workspace);
+  Cancellation cancellation({descent.cancelled, descent.cancelled_context});
+  if (cancellation.Ask()) return Cancelled(0);
+  if (NothingToSum(data)) return DescendNowhere(*kernels, data, descent, cancellation);
+  const Layout layout = LayOut(data, threads.count, true, *kernels, workspace);
   if (Status s = CheckWorkspace(workspace, workspace_bytes, layout.bytes); !s.ok()) return s;
-  const std::int64_t k = data.shape.k, size = data.shape.weight_rows() * k;
+  const std::int64_t size = data.shape.weight_rows() * data.shape.k;
   const IeeeFloats ieee;
 
-  DescentLoop loop = {{ProblemOf(data), layout.plan,
-                       k <= kFewTargets ? &kernels->few : &kernels->many, layout.kernel_workspace},
-                      *kernels,
-                      descent,
-                      layout.w != nullptr ? layout.w : descent.w,
-                      layout.grad,
-                      layout.velocity,
-                      size};
+  DescentLoop loop = {
+      EvaluationOf(data, layout.plan, *kernels, layout.kernel_workspace, cancellation),
+      *kernels,
+      descent,
+      layout.w != nullptr ? layout.w : descent.w,
+      layout.grad,
+      layout.velocity,
+      size};
   const std::size_t bytes = static_cast<std::size_t>(size * ComputeSize(data));
   if (layout.w != nullptr) {
     kernels->widen(data.w, loop.w, size);
   } else if (bytes > 0) {
     std::memcpy(loop.w, data.w, bytes);
   }
-  if (bytes > 0) std::memset(layout.velocity, 0, bytes);
+  SetZero(layout.velocity, bytes);
   loop.evaluation.problem.w = loop.w;
   loop.evaluation.problem.loss = layout.loss;
-
-  loop.cancelled = loop.Cancelled();
-  if (k == 0) {
-    for (std::int64_t t = 0; t <= descent.num_steps; ++t) {
-      WriteLoss(*kernels, 0, descent.losses, t);
-    }
-  } else if (!loop.cancelled) {
-    loop.Pack();
-    if (Parallel(layout.plan, threads)) {
-      loop.RunTogether(threads);
-    } else {
-      loop.RunAlone();
-    }
+  loop.Pack();
+  if (Parallel(layout.plan, threads)) {
+    loop.RunTogether(threads);
+  } else {
+    loop.RunAlone();
   }
-  if (loop.cancelled) {
-    return {Status::Code::kCancelled, "cancelled before step " + std::to_string(loop.step)};
-  }
+  if (cancellation.seen()) return Cancelled(loop.step);
   if (layout.w != nullptr) kernels->narrow(loop.w, descent.w, size);
   return Status();
 }

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <mutex>
+#include <string>
 
 #include "kernels/l2_loss_grad.h"
 
@@ -20,9 +22,9 @@ struct Batch {
   Data at(std::int64_t index) const {
     Data data = first;
     const Shape& s = data.shape;
-    data.x = Advance(first.x, index * s.n * s.d, first.x_type);
-    data.w = Advance(first.w, index * s.weight_rows() * s.k, first.w_type);
-    data.y = Advance(first.y, index * s.n * s.k, first.w_type);
+    data.x = Advance(first.x, index * (s.n * s.d), first.x_type);
+    data.w = Advance(first.w, index * (s.weight_rows() * s.k), first.w_type);
+    data.y = Advance(first.y, index * (s.n * s.k), first.w_type);
     data.sample_weight = Advance(first.sample_weight, index * s.n, first.w_type);
     return data;
   }
@@ -40,6 +42,18 @@ struct Batch {
 };
 
 namespace cpu {
+
+// Writes the results of a batch of problems without a row, which are zeros, as one. `first` is the
+// first problem's.
+inline void WriteEmptySums(const Batch& batch, const LossGrad& first) {
+  const Shape& shape = batch.first.shape;
+  const auto zero = [&](void* array, std::int64_t elements) {
+    const auto bytes = static_cast<std::size_t>(batch.count * elements);
+    if (array != nullptr) std::memset(array, 0, bytes * SizeOf(batch.first.w_type));
+  };
+  zero(first.loss, first.loss_per_target ? shape.k : 1);
+  zero(first.grad, shape.weight_rows() * shape.k);
+}
 
 // Calls solve(index, threads, workspace, bytes) for every problem: many small ones side by side, a
 // thread each; otherwise one after the other with all threads. The bits are the same.
@@ -64,12 +78,15 @@ Status ForEachProblem(const Batch& batch, const Threads& threads,
   alignas(64) char small[8192];
   const std::int64_t needed = workspace_bytes(batch.first, side_by_side ? 1 : threads.count);
   if (needed > std::numeric_limits<std::int64_t>::max() / 2 / workers) {
-    return {Status::Code::kInternal, "the workspace exceeds the address space"};
+    return {Status::Code::kOutOfMemory, "the workspace exceeds the address space"};
   }
   const std::int64_t bytes = (needed + 63) / 64 * 64;
   const bool fits = bytes * workers <= static_cast<std::int64_t>(sizeof(small));
   char* base = fits ? small : static_cast<char*>(allocate(bytes * workers));
-  if (base == nullptr) return {Status::Code::kInternal, "out of memory for the workspace"};
+  if (base == nullptr) {
+    return {Status::Code::kOutOfMemory,
+            "out of memory for a workspace of " + std::to_string(bytes * workers) + " bytes"};
+  }
 
   if (!side_by_side) {
     Status status;
@@ -94,6 +111,7 @@ Status ForEachProblem(const Batch& batch, const Threads& threads,
     for (std::int64_t i; (i = job->next.fetch_add(1)) < job->count;) {
       Status status = job->solve(i, Threads(), workspace, job->bytes);
       if (status.ok()) continue;
+      job->next = job->count;  // the rest is not wanted
       std::lock_guard<std::mutex> lock(job->mu);
       if (job->status.ok()) job->status = std::move(status);
     }

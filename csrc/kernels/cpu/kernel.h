@@ -9,11 +9,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
-#include <utility>
 
-#include "kernels/cpu/many_targets_plan.h"
-#include "kernels/l2_loss_grad.h"  // DType
+#include "kernels/l2_loss_grad.h"  // DType, Route
 
 namespace linreg_ops {
 namespace cpu {
@@ -29,43 +26,88 @@ struct BFloat16 {
 struct Problem {
   std::int64_t n, d, k;
   bool intercept;
-  const void* x;              // [n, d], x_type
-  const void* w;              // [d + intercept, k], C
-  const void* y;              // [n, k], w_type; null: zeros
-  const void* sample_weight;  // [n], w_type; null: ones
+  bool wide_y;    // y and sample_weight are of type C; else, with a 16-bit X, of X's type
+  const void* x;  // [n, d], x_type
+  const void* w;  // [d + intercept, k], C
+  const void* y;  // [n, k]; null: zeros
+  const void* sample_weight;  // [n]; null: ones
   double* loss;               // [k]: Σᵢ sᵢ rᵢₜ², without the ½; always written
   void* grad;                 // [d + intercept, k], C; null: not wanted
+  // Asked within tasks that take long; true: the rest of the task may be left out. Null: never.
+  bool (*cancelled)(void* context);
+  void* cancelled_context;
+};
+
+constexpr std::int64_t kPanelsOfR = 8;  // panels of R that a gemm slot's worker keeps at a time
+
+// What gemm-inl.h is told. Offsets are bytes into the workspace.
+struct GemmPlan {
+  std::int64_t span_rows;    // rows of a slot, or of a round
+  std::int64_t chunk_rows;   // rows between the two uses of which X stays in the cache
+  std::int64_t flush_rows;   // slots: rows of one accumulator of the gradient, in whole chunks
+  std::int64_t depth;        // features of one accumulator of a residual
+  std::int64_t packed_from;  // the first panel of W that is packed
+
+  // Rounds: the tasks of a stage.
+  std::int64_t block_rows;           // a residual task: rows ...
+  std::int64_t panels_per_task;      // ... by panels of W
+  std::int64_t features_per_task;    // a gradient task: features ...
+  std::int64_t panels_per_gradient;  // ... by panels of R
+
+  // Slots: features of one task of the reduction.
+  std::int64_t features_per_reduction;
+
+  std::int64_t x_stride;          // of X as the tiles read it: copied to C, or d in place
+  std::int64_t weights_offset;    // C [panels][d][panel]
+  std::int64_t bias_offset;       // C [panels · panel]
+  std::int64_t x_offset;          // rounds: C [2][span_rows][x_stride], where X is copied
+  std::int64_t residuals_offset;  // rounds: C [panels][span_rows][panel]
+  std::int64_t grads_offset;      // double: slots [slots][...], rounds: [panels][d][panel]
+  std::int64_t slot_stride;       // doubles
+  std::int64_t sums_offset;       // double [slots or blocks of a round, + 1][2][panels · panel]
+  std::int64_t scratch_offset;    // [workers][scratch_bytes]
+  std::int64_t scratch_bytes;
 };
 
 // What to do in which order, a function of shape and types; only `workers` and the size of the
 // workspace depend on the number of threads.
 struct Plan {
   static constexpr int kMaxTasks = 32767;  // per stage
+  Route route;
   int stages;
   std::int32_t tasks[3];         // stages beyond the third repeat the second and third in turn
   int workers;                   // bodies worth running at a time, 1 ... threads
+  std::int64_t tile_rows;        // rows whose second use hits the cache
   std::int64_t workspace_bytes;  // 64-byte aligned
 
-  // Few targets (k ≤ kFewTargets): see few_targets.h. Offsets are bytes into the workspace.
+  // The routes of up to kFewTargets targets: see few_driver-inl.h. Offsets are bytes into the
+  // workspace.
   std::int64_t slot_rows;         // rows of one task of the first stage
-  std::int64_t tile_rows;         // rows whose second use must hit the cache
   std::int64_t columns_per_task;  // columns of one task of the reduction
-  std::int64_t weights_offset;    // w transposed and padded: C [k][padded_d]
-  std::int64_t padded_d;
-  std::int64_t partials_offset;  // double [slots][partial_stride]
-  std::int64_t partial_stride;
+  std::int64_t padded_d;          // columns of the padded rows of weights and gradients
+  std::int64_t weights_offset;    // C, as the route packs them
+  std::int64_t partials_offset;   // double [slots][partial_stride]: [2][k] sums, then from
+  std::int64_t partial_stride;    // partial_head on the gradient [k][padded_d]
+  std::int64_t partial_head;
+  std::int64_t packed_offset;   // lane_per_row_packed: C [rows / lanes][d][lanes]
   std::int64_t scratch_offset;  // [workers][scratch_bytes]
   std::int64_t scratch_bytes;
-  // A descent on a small X reads a copy of it: C [rows / lanes][d][lanes], zeros behind the last
-  // row; −1: none.
-  std::int64_t packed_offset = -1;
+  // Bytes into a worker's scratch.
+  std::int64_t y_offset;        // C [k][tile_rows]: y transposed
+  std::int64_t s_offset;        // C [tile_rows]
+  std::int64_t c_offset;        // C [k][tile_rows]: dots, then residuals
+  std::int64_t columns_offset;  // C [d][tile_rows]: X transposed
+  std::int64_t lanes_offset;    // double [k][d][lanes]
+  std::int64_t grad_offset;     // C [k][padded_d]
 
-  ManyTargetsPlan many;
+  GemmPlan gemm;
 };
 
 constexpr std::int64_t kFewTargets = 8;
+constexpr std::int64_t kNarrow = 8;  // features up to which k > 1 takes lane_per_row_tile
 
-struct Kernel {
+// What runs a route.
+struct Engine {
   void (*prepare)(const Problem&, const Plan&, char* workspace);
   // `worker` is in [0, workers): no two tasks run at the same time with the same one.
   void (*run)(const Problem&, const Plan&, char* workspace, int stage, int task, int worker);
@@ -75,12 +117,14 @@ struct Kernel {
 struct Kernels {
   DType x_type;
   DType w_type;
-  Kernel few;                                                      // 1 ≤ k ≤ kFewTargets
-  Kernel many;                                                     // k > kFewTargets
+  Engine engines[kNumRoutes];  // null: not in this instruction set
   void (*widen)(const void* from, void* to, std::int64_t count);   // w_type -> C
   void (*narrow)(const void* from, void* to, std::int64_t count);  // C -> w_type
-  // Makes the copy of X that the plan asks for, before the first evaluation.
+  // Makes the copy of X that lane_per_row_packed reads, before the first evaluation.
   void (*pack)(const Problem&, const Plan&, char* workspace);
+
+  const Engine& engine(Route route) const { return engines[static_cast<int>(route)]; }
+  bool is_plain() const { return engine(Route::kPlain).run != nullptr; }
 };
 
 constexpr int kNumKernels = 6;

@@ -12,7 +12,7 @@ namespace cuda {
 
 Status LaunchDescent(const Data& data, const Descent& descent, const Device& device,
                      cudaStream_t stream, void* workspace, const Gemm& gemm);
-// Of its workspace.
+// Bytes of its workspace.
 std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device);
 
 }  // namespace cuda

@@ -26,7 +26,7 @@ Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cud
 // `outputs` names the outputs and their types.
 Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace, const Gemm& gemm);
-// Of its workspace.
+// Bytes of its workspace.
 std::int64_t LossGradBytes(const Data& data, const Device& device);
 
 }  // namespace cuda

@@ -1,0 +1,202 @@
+// What the routes of up to eight targets share: slots of rows, the packed weights, the reduction.
+// Part of one instruction set's unit: see vec-inl.h.
+//
+// Rows are cut into slots, the tasks of the first stage. Within a slot a row is used twice, for its
+// dot products with w and, scaled by its residuals, for the gradient, while it is in registers or
+// in the cache. Sums over rows climb a ladder: some hundred rows in C, then double over a slot,
+// then a fixed-order sum over slots in the second stage, so that n = 10^8 loses nothing.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel.h"
+#include "kernels/cpu/residual-inl.h"
+#include "kernels/cpu/vec-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
+
+// One task of the first stage, and where its sums go.
+template <class T>
+struct Slot {
+  using C = Compute<T>;
+  static constexpr int W = kLanes<T>;
+
+  const Problem& p;
+  const Plan& plan;
+  char* const workspace;
+  char* const scratch;  // of this worker
+  const std::int64_t begin, end;
+  double* const sums;  // [2][k]: Σ s r² and Σ s r
+  double* const grad;  // [k][padded_d]
+
+  Slot(const Problem& problem, const Plan& whole_plan, char* space, int task, int worker)
+      : p(problem),
+        plan(whole_plan),
+        workspace(space),
+        scratch(space + plan.scratch_offset + worker * plan.scratch_bytes),
+        begin(task * plan.slot_rows),
+        end(Min(begin + plan.slot_rows, p.n)),
+        sums(reinterpret_cast<double*>(space + plan.partials_offset) + task * plan.partial_stride),
+        grad(sums + plan.partial_head) {}
+
+  const C* Weights() const { return static_cast<const C*>(p.w) + (p.intercept ? p.k : 0); }
+  C* PackedWeights() const { return reinterpret_cast<C*>(workspace + plan.weights_offset); }
+  C* Scratch(std::int64_t offset) const { return reinterpret_cast<C*>(scratch + offset); }
+  C Bias(std::int64_t t) const { return p.intercept ? static_cast<const C*>(p.w)[t] : C(0); }
+  // The column at position j of a padded row; −1: none.
+  std::int64_t ColumnOf(std::int64_t j) const { return cpu::ColumnOf<W>(p.d, j); }
+
+  // One target: y and sample_weight where they are.
+  Residuals<T> ResidualsOf(std::int64_t t) const {
+    return {{p.y, p.wide_y}, {p.sample_weight, p.wide_y}, Set(Bias(t)), {}};
+  }
+  // Several targets: y and sample_weight of a tile's rows, in the compute type.
+  Residuals<C> ResidualsOf(std::int64_t t, const C* y, const C* s) const {
+    return {{y, true}, {s, true}, Set(Bias(t)), {}};
+  }
+
+  void WriteTotals(std::int64_t t, const Totals& totals) const {
+    sums[t] = Value(totals.loss);
+    sums[p.k + t] = Value(totals.bias);
+  }
+};
+
+// ---------------------------------------------------------------------- y and s of several targets
+
+// Transposes x [rows, D] into out [D][stride], zeros behind the last row up to a whole vector.
+template <int D, class T>
+void Transpose(const void* from, std::int64_t rows, Compute<T>* out, std::int64_t stride) {
+  using V = Vec<Compute<T>>;
+  constexpr int W = kLanes<T>;
+  const T* x = static_cast<const T*>(from);
+  const auto group = [&](const T* at, std::int64_t row) {
+    V column[PowerOfTwo(D)];
+    LoadColumns<D>(at, column);
+#pragma GCC unroll 8
+    for (int j = 0; j < D; ++j) Store(out + j * stride + row, column[j]);
+  };
+  std::int64_t row = 0;
+  constexpr int kBeyond = D == PowerOfTwo(D) ? 0 : W;
+  for (; (row + W) * D + kBeyond <= rows * D; row += W) group(x + row * D, row);
+  for (; row < rows; row += W) {
+    T buffer[W * D + W] = {};
+    for (std::int64_t i = 0; i < Min<std::int64_t>(rows - row, W) * D; ++i) {
+      buffer[i] = x[row * D + i];
+    }
+    group(buffer, row);
+  }
+}
+template <class T>
+void TransposeRows(const T* x, std::int64_t rows, std::int64_t d, Compute<T>* out,
+                   std::int64_t stride) {
+  static constexpr decltype(&Transpose<1, T>) kTable[] = {
+      Transpose<1, T>, Transpose<2, T>, Transpose<3, T>, Transpose<4, T>,
+      Transpose<5, T>, Transpose<6, T>, Transpose<7, T>, Transpose<8, T>};
+  if (d > 0) kTable[d - 1](x, rows, out, stride);
+}
+
+// y [rows, k] as C [k][stride]; null if there is none.
+template <class T>
+const Compute<T>* TransposedY(const Slot<T>& slot, std::int64_t row, std::int64_t rows,
+                              std::int64_t stride) {
+  using C = Compute<T>;
+  const Problem& p = slot.p;
+  if (p.y == nullptr) return nullptr;
+  C* const out = slot.Scratch(slot.plan.y_offset);
+  if (p.wide_y || std::is_same_v<T, C>) {
+    TransposeRows(static_cast<const C*>(p.y) + row * p.k, rows, p.k, out, stride);
+  } else {
+    TransposeRows(static_cast<const T*>(p.y) + row * p.k, rows, p.k, out, stride);
+  }
+  return out;
+}
+
+// Sample weights of rows as C, in `buffer` if they have to be converted; null if there are none.
+template <class T>
+const Compute<T>* WideWeights(const Problem& p, std::int64_t row, std::int64_t rows,
+                              Compute<T>* buffer) {
+  using C = Compute<T>;
+  if (p.sample_weight == nullptr) return nullptr;
+  if (p.wide_y || std::is_same_v<T, C>) return static_cast<const C*>(p.sample_weight) + row;
+  Widen<T>(static_cast<const T*>(p.sample_weight) + row, buffer, rows);
+  return buffer;
+}
+
+// ------------------------------------------------------------------------------------ the stages
+
+// w in vectors along the row, C [k][padded_d], each position what ColumnOf says.
+template <class T>
+void PackWeights(const Problem& p, const Plan& plan, char* workspace) {
+  using C = Compute<T>;
+  const C* w = static_cast<const C*>(p.w) + (p.intercept ? p.k : 0);
+  C* out = reinterpret_cast<C*>(workspace + plan.weights_offset);
+  for (std::int64_t t = 0; t < p.k; ++t, out += plan.padded_d) {
+    for (std::int64_t j = 0; j < plan.padded_d; ++j) {
+      const std::int64_t column = ColumnOf<kLanes<T>>(p.d, j);
+      out[j] = column < 0 ? C(0) : w[column * p.k + t];
+    }
+  }
+}
+
+// Adds the slots' partial sums in order and writes columns of the gradient; task 0 also the loss
+// and the intercept's gradient.
+template <class T>
+void Reduce(const Problem& p, const Plan& plan, char* workspace, int task) {
+  using C = Compute<T>;
+  constexpr int W = kLanes<T>;
+  const double* partials = reinterpret_cast<const double*>(workspace + plan.partials_offset);
+  const auto sum = [&](std::int64_t i) {
+    Compensated<double> total;
+    for (int slot = 0; slot < plan.tasks[0]; ++slot) {
+      total.Add(partials[slot * plan.partial_stride + i]);
+    }
+    return Value(total);
+  };
+  C* grad = static_cast<C*>(p.grad);
+  if (task == 0) {
+    for (std::int64_t t = 0; t < p.k; ++t) {
+      p.loss[t] = sum(t);
+      if (p.intercept && grad != nullptr) grad[t] = static_cast<C>(sum(p.k + t));
+    }
+  }
+  if (grad == nullptr) return;
+  grad += p.intercept ? p.k : 0;
+  const std::int64_t begin = task * plan.columns_per_task;
+  const std::int64_t end = Min(begin + plan.columns_per_task, plan.padded_d);
+  const std::int64_t in_place = p.d < W ? p.d : p.d / W * W;  // positions that are their columns
+  for (std::int64_t t = 0; t < p.k; ++t) {
+    for (std::int64_t j = begin; j < end; j += 8) {
+      const double* from = partials + plan.partial_head + t * plan.padded_d + j;
+      F64x8 total = Load(from);
+      for (int slot = 1; slot < plan.tasks[0]; ++slot) {
+        total = Add(total, Load(from + slot * plan.partial_stride));
+      }
+      if (p.k == 1 && j + 8 <= in_place) {
+        StoreF64(grad + j, total);
+        continue;
+      }
+      double lanes[8];
+      Store(lanes, total);
+      for (std::int64_t lane = 0; lane < 8; ++lane) {
+        const std::int64_t column = j + 8 <= in_place ? j + lane : ColumnOf<W>(p.d, j + lane);
+        if (column >= 0) grad[column * p.k + t] = static_cast<C>(lanes[lane]);
+      }
+    }
+  }
+}
+
+inline void PrepareNothing(const Problem&, const Plan&, char*) {}
+
+// The two stages of an engine that has Rows(slot).
+template <class T, class RowsOf>
+void RunSlots(const Problem& p, const Plan& plan, char* workspace, int stage, int task,
+              int worker) {
+  if (stage == 1) return Reduce<T>(p, plan, workspace, task);
+  RowsOf::Rows(Slot<T>(p, plan, workspace, task, worker));
+}
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

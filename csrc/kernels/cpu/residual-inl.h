@@ -1,0 +1,190 @@
+// Residuals of one target, a lane for each row, and what is summed over them. Part of one
+// instruction set's unit: see vec-inl.h.
+//
+// r = (Σⱼ xⱼ wⱼ) + (bias − y) in the compute type C: what cancels rounds once or twice, at the size
+// of y. Squares and sums over rows are doubles.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/vec-inl.h"
+
+namespace linreg_ops {
+namespace cpu {
+namespace {
+
+// The sum of N accumulators, which were kept apart to hide the latency of an addition.
+template <int N, class V>
+[[gnu::always_inline]] inline V Merge(const V (&sum)[N]) {
+  static_assert(N == 1 || N == 2 || N == 4);
+  if constexpr (N == 1) return sum[0];
+  if constexpr (N == 2) return Add(sum[0], sum[1]);
+  if constexpr (N == 4) return Add(Add(sum[0], sum[1]), Add(sum[2], sum[3]));
+}
+
+inline double Plus(double a, double b) { return a + b; }
+inline double Minus(double a, double b) { return a - b; }
+inline F64x8 Plus(F64x8 a, F64x8 b) { return Add(a, b); }
+inline F64x8 Minus(F64x8 a, F64x8 b) { return Sub(a, b); }
+
+// A sum with its rounding errors summed beside it, for sums of so many parts that errors in the
+// last bits would add up.
+template <class V>
+struct Compensated {
+  V sum = Minus(V{}, V{});
+  V error = sum;
+
+  [[gnu::always_inline]] void Add(V a) {
+    const V total = Plus(sum, a);
+    const V added = Minus(total, sum);
+    error = Plus(error, Plus(Minus(sum, Minus(total, added)), Minus(a, added)));
+    sum = total;
+  }
+};
+// Sums that overflowed have no error to correct.
+inline double Value(const Compensated<double>& a) {
+  return a.error - a.error == 0 ? a.sum + a.error : a.sum;
+}
+inline double Value(const Compensated<F64x8>& a) {
+  double sum[8], error[8];
+  Store(sum, a.sum);
+  Store(error, a.error);
+  Compensated<double> total;
+  for (int i = 0; i < 8; ++i) total.Add(sum[i]);
+  for (int i = 0; i < 8; ++i) total.error += error[i];
+  return Value(total);
+}
+
+// Sums over a block of rows, lane by lane: two of each, so that the two vectors of doubles that a
+// vector of floats makes do not wait for one another.
+struct Sums {
+  F64x8 loss[2] = {Zero(F64x8{}), Zero(F64x8{})};
+  F64x8 bias[2] = {Zero(F64x8{}), Zero(F64x8{})};
+
+  [[gnu::always_inline]] void Take(F32x16 sr, F32x16 r) {
+    const F64x8 low = Low(sr), high = High(sr);
+    loss[0] = Fma(low, Low(r), loss[0]);
+    loss[1] = Fma(high, High(r), loss[1]);
+    bias[0] = Add(bias[0], low);
+    bias[1] = Add(bias[1], high);
+  }
+  [[gnu::always_inline]] void Take(F64x8 sr, F64x8 r) {
+    loss[0] = Fma(sr, r, loss[0]);
+    bias[0] = Add(bias[0], sr);
+  }
+};
+
+// The Sums of blocks of rows, added up: Σ s r² and Σ s r of one target.
+struct Totals {
+  Compensated<F64x8> loss, bias;
+
+  // Takes what `sums` has, and leaves it empty.
+  void Take(Sums& sums) {
+    loss.Add(Add(sums.loss[0], sums.loss[1]));
+    bias.Add(Add(sums.bias[0], sums.bias[1]));
+    sums = Sums{};
+  }
+};
+
+// y or sample_weight of rows, as vectors of the compute type. Elements are of type T or, beside a
+// 16-bit X, may be floats.
+template <class T>
+class RowValues {
+ public:
+  using C = Compute<T>;
+  using V = Vec<C>;
+
+  RowValues(const void* base, bool as_wide) : base_(base), as_wide_(as_wide) {}
+  bool is_null() const { return base_ == nullptr; }
+
+  // Rows i ... i + W − 1; zeros from row i + valid on, where nothing is read.
+  [[gnu::always_inline]] V At(std::int64_t i, std::int64_t valid) const {
+    if constexpr (!std::is_same_v<T, C>) {
+      if (!as_wide_) return From(static_cast<const T*>(base_) + i, valid);
+    }
+    return From(static_cast<const C*>(base_) + i, valid);
+  }
+
+  // Fetches what belongs to kRows rows, `ahead` rows behind row i.
+  template <int kRows>
+  [[gnu::always_inline]] void Prefetch(std::int64_t i, std::int64_t ahead) const {
+    if (is_null()) return;
+    if constexpr (!std::is_same_v<T, C>) {
+      if (!as_wide_) {
+        return PrefetchAhead<kRows * sizeof(T)>(static_cast<const T*>(base_) + i,
+                                                ahead * sizeof(T));
+      }
+    }
+    PrefetchAhead<kRows * sizeof(C)>(static_cast<const C*>(base_) + i, ahead * sizeof(C));
+  }
+
+ private:
+  template <class E>
+  [[gnu::always_inline]] static V From(const E* p, std::int64_t valid) {
+    if (valid >= kLanes<C>) return Load(p);
+    return LoadFirst(p, static_cast<int>(Max<std::int64_t>(valid, 0)));
+  }
+
+  const void* base_;
+  bool as_wide_;
+};
+
+template <class T>
+struct Residuals {
+  using C = Compute<T>;
+  using V = Vec<C>;
+
+  RowValues<T> y, s;
+  V bias;
+  Sums sums;
+
+  // bias − y of rows i ... i + N W − 1, `valid` of them there: what is added to their dots. N is 1,
+  // or 2: then lane i of the h-th vector is row 2 i + h.
+  template <int N>
+  [[gnu::always_inline]] void Start(std::int64_t i, std::int64_t valid, V (&start)[N]) const {
+    if (y.is_null()) {
+#pragma GCC unroll 2
+      for (int h = 0; h < N; ++h) start[h] = bias;
+      return;
+    }
+    Split(y, i, valid, start);
+#pragma GCC unroll 2
+    for (int h = 0; h < N; ++h) start[h] = Sub(bias, start[h]);
+  }
+  // r = dot + Start() of such rows becomes s r, with zeros behind; and is summed.
+  template <int N>
+  [[gnu::always_inline]] void Finish(std::int64_t i, std::int64_t valid, V (&r)[N]) {
+#pragma GCC unroll 2
+    for (int h = 0; h < N; ++h) r[h] = Valid(r[h], N == 1 ? valid : (valid - h + 1) / 2);
+    if (s.is_null()) {
+#pragma GCC unroll 2
+      for (int h = 0; h < N; ++h) sums.Take(r[h], r[h]);
+      return;
+    }
+    V weight[N];
+    Split(s, i, valid, weight);
+#pragma GCC unroll 2
+    for (int h = 0; h < N; ++h) {
+      const V sr = Mul(weight[h], r[h]);
+      sums.Take(sr, r[h]);
+      r[h] = sr;
+    }
+  }
+
+ private:
+  template <int N>
+  [[gnu::always_inline]] static void Split(const RowValues<T>& values, std::int64_t i,
+                                           std::int64_t valid, V (&v)[N]) {
+    v[0] = values.At(i, valid);
+    if constexpr (N == 2) Unzip(v[0], values.At(i + kLanes<T>, valid - kLanes<T>), v[0], v[1]);
+  }
+
+  [[gnu::always_inline]] static V Valid(V r, std::int64_t valid) {
+    if (valid >= kLanes<T>) return r;
+    return KeepFirst(r, static_cast<int>(Max<std::int64_t>(valid, 0)));
+  }
+};
+
+}  // namespace
+}  // namespace cpu
+}  // namespace linreg_ops

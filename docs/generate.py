@@ -1,0 +1,102 @@
+"""Writes what README.md and the documentation show of measurements and test runs.
+
+    python docs/generate.py            every table and picture
+    python docs/generate.py --check    only says what is out of date, and fails if anything is
+
+A page has places, `<!-- generated: goals -->` to `<!-- end -->`, and what stands in one is a
+function of committed JSON: benchmarks/results/*.json, which `python -m benchmarks` writes,
+tests/composability.json, which `python tests/composability.py` writes, and .ci/matrix.json, which
+`python .ci/matrix.py --write` writes. No other program writes into a page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # last: `import linreg_ops` still finds the installed package first
+
+from benchmarks import plots, report  # noqa: E402
+from benchmarks.results import load_all  # noqa: E402
+
+IMAGES = ROOT / "docs" / "images"
+PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def composability() -> str:
+    """Every way to compose the ops: which tests show it, and what stock TensorFlow answers."""
+    rows = json.loads((ROOT / "tests" / "composability.json").read_text())
+    lines = ["| | `linreg_ops` | `tf.nn.l2_loss(tf.matmul(x, w) - y)` |", "|---|---|---|"]
+    for row, cells in rows.items():
+        files = ", ".join(f"`{name}`" for name in cells["files"])
+        lines.append(f"| {row} | {cells['ours']} {files} | {cells['stock']} |")
+    return "\n".join(lines)
+
+
+def matrix() -> str:
+    """Every TensorFlow with every Python: what the tests said, at which commit."""
+    rows = json.loads((ROOT / ".ci" / "matrix.json").read_text())
+    columns = ("tensorflow", "python", "numpy", "keras", "tests", "commit")
+    lines = [
+        "| TensorFlow | Python | NumPy | Keras | tests | commit |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(cells[column] for column in columns)} |" for cells in rows.values()]
+    return "\n".join(lines)
+
+
+def blocks() -> dict[str, Callable[[], str]]:
+    """What a page can ask for, by name."""
+    suites = load_all()
+    measured = {name: lambda block=block: block(suites) for name, block in report.BLOCKS.items()}
+    return {**measured, "composability": composability, "matrix": matrix}
+
+
+def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:
+    """`text` with every place filled with its block."""
+
+    def filled(place: re.Match[str]) -> str:
+        begin, name, end = place.groups()
+        if name not in blocks:
+            raise ValueError(f"no block {name!r}; there are {', '.join(sorted(blocks))}")
+        return f"{begin}\n{blocks[name]().strip()}\n\n{end}"
+
+    if text.count("<!-- generated: ") != len(PLACE.findall(text)):
+        raise ValueError("a place that begins with <!-- generated: NAME --> lacks its <!-- end -->")
+    return PLACE.sub(filled, text)
+
+
+def outputs() -> Iterator[tuple[Path, bytes]]:
+    """Every generated file as it ought to be."""
+    known = blocks()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        if "<!-- generated: " in text:
+            yield page, fill(text, known).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        for picture in plots.draw(load_all(), Path(folder)):
+            yield IMAGES / picture.name, picture.read_bytes()
+
+
+def main() -> int:
+    """Writes, or with --check compares; 1 if something is out of date."""
+    check = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not check:
+        sys.exit(__doc__)
+    stale = 0
+    for path, content in outputs():
+        if not path.exists() or path.read_bytes() != content:
+            stale += 1
+            print("out of date:" if check else "written:", path.relative_to(ROOT))
+            if not check:
+                path.write_bytes(content)
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
