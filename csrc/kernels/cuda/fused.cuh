@@ -11,20 +11,20 @@
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/finish.cuh"
 #include "kernels/cuda/plan.h"
-#include "kernels/cuda/rows_pass.cuh"
 #include "kernels/cuda/step.cuh"
 
 namespace linreg_ops {
 namespace cuda {
 
-template <typename T, int K, int E, int C>
-__global__ void __launch_bounds__(kThreads, 1) FusedKernel(const __grid_constant__ FusedArgs args) {
-  using A = AccumulatorOf<T>;
+template <typename Pass>
+__global__ void __launch_bounds__(kThreads, Pass::kBlocks)
+    FusedKernel(const __grid_constant__ FusedArgs args) {
+  using A = typename Pass::A;
   extern __shared__ __align__(128) unsigned char shared[];
   double* reduce = reinterpret_cast<double*>(shared);
   const DescentArgs& descent = args.descent;
   const std::int64_t passes = descent.last_pass - descent.first_pass;
-  RowsPass<T, K, E, C> pass(args, shared);
+  Pass pass(args, shared);
   unsigned arrivals = 0;
   for (std::int64_t pass_number = 0; pass_number < passes; ++pass_number) {
     const std::int64_t step = descent.first_pass + pass_number;

@@ -4,6 +4,8 @@
 #include "kernels/cuda/fused.cuh"
 #include "kernels/cuda/fused.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/narrow_pass.cuh"
+#include "kernels/cuda/rows_pass.cuh"
 
 namespace linreg_ops {
 namespace cuda {
@@ -15,7 +17,7 @@ Status LaunchVariant(const FusedArgs& args, const LaunchConfig& config) {
     return {Status::Code::kInternal, "no fused kernel for this plan"};
   } else {
     if (args.plan.variant.vectors != C) return LaunchVariant<T, K, E, 2 * C>(args, config);
-    return Launch(config, FusedKernel<T, K, E, C>, args);
+    return Launch(config, FusedKernel<RowsPass<T, K, E, C>>, args);
   }
 }
 
@@ -28,11 +30,22 @@ Status LaunchForTargets(const FusedArgs& args, const LaunchConfig& config) {
              : LaunchVariant<T, K, kWide, LeastVectors(kType, K, kWide)>(args, config);
 }
 
+template <typename T, int D = 1>
+Status LaunchNarrow(const FusedArgs& args, const LaunchConfig& config) {
+  if constexpr (D > kNarrowColumns) {
+    return {Status::Code::kInternal, "no narrow kernel for this plan"};
+  } else {
+    if (args.d != D) return LaunchNarrow<T, D + 1>(args, config);
+    return Launch(config, FusedKernel<NarrowPass<T, D>>, args);
+  }
+}
+
 template <typename T>
 Status LaunchFused(const FusedArgs& args, bool cooperative, cudaStream_t stream) {
   const LaunchConfig config = {"the fused kernel", dim3(static_cast<unsigned>(args.plan.blocks)),
                                args.plan.threads,  static_cast<std::size_t>(args.plan.shared_bytes),
                                cooperative,        stream};
+  if (args.plan.narrow) return LaunchNarrow<T>(args, config);
   switch (args.plan.variant.targets) {
     case 1:
       return LaunchForTargets<T, 1>(args, config);

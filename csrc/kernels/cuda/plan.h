@@ -67,6 +67,15 @@ constexpr int RowsInFlight(DType type, Variant v) {
   return rows < 1 ? 1 : rows > most ? most : rows;
 }
 
+// Rows of so few columns, for one target, are whole in a lane: kernels of their own for each number
+// of columns.
+constexpr int kNarrowColumns = 8;
+constexpr int kNarrowBlocks = 2;  // of a multiprocessor
+// Tiles of columns · 16 bytes that a lane loads before it uses the first.
+constexpr int NarrowTiles(int columns) {
+  return columns == 1 ? 8 : columns == 2 ? 4 : columns <= 4 ? 2 : 1;
+}
+
 constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
 constexpr std::int64_t AlignUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
 // The power of two at or above a; 1 for a < 1.
@@ -80,6 +89,7 @@ constexpr std::int64_t PowerOfTwoAbove(std::int64_t a) {
 // (blocks · groups)th row.
 struct FusedPlan {
   Path path = Path::kRows;
+  bool narrow = false;  // a lane has whole rows
   Variant variant = {1, 1, 1};
   int lanes = 1;          // that share a row; a power of two
   int target_groups = 1;  // groups of lanes that hold the same row, each with its own targets

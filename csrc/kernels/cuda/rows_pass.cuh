@@ -24,7 +24,9 @@ namespace cuda {
 template <typename T, int K, int E, int C>
 class RowsPass {
  public:
+  using Number = T;
   using A = AccumulatorOf<T>;
+  static constexpr int kBlocks = 1;  // of a multiprocessor
   static constexpr int R = RowsInFlight(Element<T>::kType, {K, E, C});
 
   __device__ RowsPass(const FusedArgs& args, unsigned char* shared)

@@ -63,6 +63,13 @@ struct Vector {
     for (int i = 0; i < kWords; ++i) word[i] = 0;
   }
 
+  __device__ void Load(const T* from) {
+    static_assert(kWords == 4, "16 bytes");
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
+                 : "l"(from));
+  }
+
   // One load, if `wanted`; else it stays as it is. As assembly, because the compiler makes a branch
   // of each, behind which it waits for the load.
   __device__ void Load(const T* from, bool wanted) {
