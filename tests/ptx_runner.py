@@ -24,6 +24,7 @@ HOST = [
 MODULE = [
     ROOT / "csrc/python/borrowed_array.cc",
     ROOT / "csrc/python/cuda_arrays.cc",
+    ROOT / "csrc/python/without_gil.cc",
     RUNNER / "module.cc",
 ]
 PROGRAMS = ["cuda_random_test", "cuda_calls_test"]
@@ -106,24 +107,27 @@ def build(cache: Path) -> Built:
 
     def compiled(source: Path) -> Path:
         output = folder / f"{source.name}.o"
-        # No machine code: what the host objects hold is not run.
-        kind = ["-arch=compute_90", "-code=compute_90"] if source.suffix == ".cu" else []
-        run(nvcc, *flags, *kind, "-c", source, "-o", output)
+        run(nvcc, *flags, "-c", source, "-o", output)
         return output
 
-    def translated(job: tuple[Path, int]) -> None:
-        source, architecture = job
-        output = result.ptx(architecture) / f"{source.stem}.ptx"
-        run(nvcc, *flags, "-DNDEBUG", f"-arch=compute_{architecture}", "-ptx", source, "-o", output)
+    def translated(source: Path) -> Path:
+        """The host's half, and PTX on the way; no machine code, which would not be run."""
+        output, kept = folder / f"{source.name}.o", folder / f"kept_{source.stem}"
+        kept.mkdir()
+        kinds = [f"-gencode=arch=compute_{a},code=compute_{a}" for a in ARCHITECTURES]
+        keep = ["--keep", f"--keep-dir={kept}"]
+        run(nvcc, *flags, "-DNDEBUG", *kinds, *keep, "-c", source, "-o", output)
+        for architecture in ARCHITECTURES:
+            ptx = kept / f"{source.stem}.compute_{architecture}.ptx"
+            ptx.rename(result.ptx(architecture) / f"{source.stem}.ptx")
+        shutil.rmtree(kept)
+        return output
 
     mains = [ROOT / f"tests/cpp/{name}.cc" for name in PROGRAMS]
     with ThreadPoolExecutor(2) as pool:
-        jobs = [(source, architecture) for source in KERNELS for architecture in ARCHITECTURES]
-        ptx = pool.map(translated, jobs)
-        kernels, host, binding, programs = (
-            list(pool.map(compiled, group)) for group in (KERNELS, HOST, MODULE, mains)
-        )
-        list(ptx)
+        slow = [pool.submit(translated, source) for source in KERNELS]
+        host, binding, programs = (list(pool.map(compiled, group)) for group in (HOST, MODULE, mains))
+        kernels = [each.result() for each in slow]
     for name, program in zip(PROGRAMS, programs, strict=True):
         run("g++", *kernels, *host, program, "-o", folder / name)
     run("g++", "-shared", *kernels, *host, *binding, "-o", result.module)
@@ -145,6 +149,7 @@ def load(module: Path) -> ModuleType:
 def become(module: ModuleType, built: Built, device: Device, seed: int = 0) -> None:
     """Makes the machine this device, with its threads in the order of `seed`."""
     machine = module.machine()
+    machine.ordinal = list(DEVICES.values()).index(device)
     machine.compute_capability = device.compute_capability
     machine.multiprocessors = device.multiprocessors
     machine.shared_per_block = device.shared_per_block

@@ -108,7 +108,7 @@ class Enqueuing {
   }
   Enqueuing(const Enqueuing&) = delete;
   ~Enqueuing() {
-    if (keep_inputs_) InUse::Keep(problem_.device, stream_, problem_.owners);
+    if (keep_inputs_) InUse::Keep(stream_, problem_.owners);
   }
 
  private:

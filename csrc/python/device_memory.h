@@ -111,8 +111,8 @@ class DeviceMemory {
 // until an event behind that work has passed, which every later call looks for. With the GIL.
 class InUse {
  public:
-  static void Keep(int device, cudaStream_t stream, std::vector<py::object> owners) {
-    const DeviceGuard guard(device);
+  // On the current device.
+  static void Keep(cudaStream_t stream, std::vector<py::object> owners) {
     cudaEvent_t done = nullptr;
     cudaError_t error = cudaEventCreateWithFlags(&done, cudaEventDisableTiming);
     if (error == cudaSuccess) error = cudaEventRecord(done, stream);

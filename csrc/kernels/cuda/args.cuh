@@ -49,7 +49,9 @@ struct FusedArgs {
   int d = 0, k = 0;
   bool intercept = false;
   bool wide_loads = false;     // X is aligned for loads of whole vectors
-  double* partials = nullptr;  // [blocks][bias k, grad d·k, loss k]; for a descent twice that
+  double* partials = nullptr;  // [teams][bias k, grad d·k, loss k]; for a descent twice that
+  // [teams][2][team][rows · targets, twice for float64], zeros, if team > 1.
+  unsigned long long* team_words = nullptr;
   FinishArgs finish;           // the single block of a small problem finishes it
   DescentArgs descent;
 

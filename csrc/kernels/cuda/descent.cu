@@ -35,6 +35,10 @@ std::int64_t StepBlocks(std::int64_t count, const Device& device) {
       1, std::min(CeilDiv(count, kThreads), 4 * std::int64_t{device.multiprocessors}));
 }
 
+// Whether every pass is a single pass's launches: what the fused kernel does not hold, and rows that
+// several blocks share.
+bool IsOfSinglePasses(const FusedPlan& plan) { return plan.path == Path::kChunks || plan.team > 1; }
+
 struct DescentParts {
   FusedPlan plan;
   std::int64_t count;        // of W's elements
@@ -46,7 +50,7 @@ struct DescentParts {
   // Of the fused kernel.
   unsigned* barrier = nullptr;
   double* partials = nullptr;
-  // Of the chunk path.
+  // Of single passes.
   void* loss = nullptr;
   void* grad = nullptr;
   void* loss_grad = nullptr;  // a single pass's workspace
@@ -63,7 +67,7 @@ struct DescentParts {
         plan.path == Path::kRows && every_block_updates ? std::int64_t{plan.blocks} : 1;
     w_state = parts.Take(copies * state_bytes);
     rates = parts.Take<double>(descent.num_rates > 1 ? descent.num_rates * 8 : 0);
-    if (plan.path == Path::kChunks) {
+    if (IsOfSinglePasses(plan)) {
       v_state = parts.Take(state_bytes);
       done = parts.Take<std::int64_t>(StepBlocks(count, device) * 8);
       loss = parts.Take(8);
@@ -270,7 +274,7 @@ std::int64_t ChunkedStepsPerGraph(const Call& call, const Gemm& gemm) {
   return std::min(kStepsPerGraph, kLaunchesPerGraph / launches);
 }
 
-Status DescendInChunks(const Call& call, const Gemm& gemm) {
+Status DescendBySinglePasses(const Call& call, const Gemm& gemm) {
   Status status = StoreRates(call);
   if (status.ok()) status = Begin(call, StepBlocks(call.parts.count, call.device));
   if (!status.ok()) return status;
@@ -307,7 +311,7 @@ Status LaunchDescent(const Data& data, const Descent& descent, const Device& dev
                      cudaStream_t stream, void* workspace, const Gemm& gemm) {
   const DescentParts parts(data, descent, device, workspace);
   const Call call = {data, descent, device, stream, parts};
-  if (parts.plan.path == Path::kChunks) return DescendInChunks(call, gemm);
+  if (IsOfSinglePasses(parts.plan)) return DescendBySinglePasses(call, gemm);
   FusedArgs args;
   Status status = MakeArgs(call, &args);
   if (!status.ok()) return status;

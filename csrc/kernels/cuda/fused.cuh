@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, Pass::kBlocks)
     });
     // Two sets in turn: a fast block may write the next while a slow one still reads this.
     double* set = args.partials + (step & 1) * gridDim.x * args.partial_stride();
-    double* partial = set + blockIdx.x * args.partial_stride();
+    double* partial = set + blockIdx.x / args.plan.team * args.partial_stride();
     pass.Run(want_grad,
              [partial](int i, double total, bool first) { AddPartial(partial + i, total, first); });
     if (!descent.enabled) break;

@@ -16,6 +16,9 @@ Status LaunchVariant(const FusedArgs& args, const LaunchConfig& config) {
   if constexpr (C > MostVectors(Element<T>::kType, K, E)) {
     return {Status::Code::kInternal, "no fused kernel for this plan"};
   } else {
+    if constexpr (C == MostVectors(Element<T>::kType, K, E) && E == VectorWidth(Element<T>::kType)) {
+      if (args.plan.team > 1) return Launch(config, FusedKernel<RowsPass<T, K, E, C, true>>, args);
+    }
     if (args.plan.variant.vectors != C) return LaunchVariant<T, K, E, 2 * C>(args, config);
     return Launch(config, FusedKernel<RowsPass<T, K, E, C>>, args);
   }
@@ -25,9 +28,12 @@ template <typename T, int K>
 Status LaunchForTargets(const FusedArgs& args, const LaunchConfig& config) {
   constexpr DType kType = Element<T>::kType;
   constexpr int kNarrow = NarrowWidth(kType), kWide = VectorWidth(kType);
-  return args.plan.variant.vector == kNarrow
-             ? LaunchVariant<T, K, kNarrow, LeastVectors(kType, K, kNarrow)>(args, config)
-             : LaunchVariant<T, K, kWide, LeastVectors(kType, K, kWide)>(args, config);
+  if constexpr (K > 1 || IsWide(kType)) {
+    if (args.plan.variant.vector == kNarrow) {
+      return LaunchVariant<T, K, kNarrow, LeastVectors(kType, K, kNarrow)>(args, config);
+    }
+  }
+  return LaunchVariant<T, K, kWide, LeastVectors(kType, K, kWide)>(args, config);
 }
 
 template <typename T, int D = 1>
@@ -45,7 +51,9 @@ Status LaunchFused(const FusedArgs& args, bool cooperative, cudaStream_t stream)
   const LaunchConfig config = {"the fused kernel", dim3(static_cast<unsigned>(args.plan.blocks)),
                                args.plan.threads,  static_cast<std::size_t>(args.plan.shared_bytes),
                                cooperative,        stream};
-  if (args.plan.narrow) return LaunchNarrow<T>(args, config);
+  if constexpr (!IsWide(Element<T>::kType)) {
+    if (args.plan.narrow) return LaunchNarrow<T>(args, config);
+  }
   switch (args.plan.variant.targets) {
     case 1:
       return LaunchForTargets<T, 1>(args, config);

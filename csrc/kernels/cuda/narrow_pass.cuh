@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cuda/args.cuh"
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/reduce.cuh"
@@ -13,18 +15,21 @@
 namespace linreg_ops {
 namespace cuda {
 
-// One target, D columns. As many rows as a vector has elements, E, are D vectors: a lane's tile,
-// of which it has U in flight. A warp's loads lie D vectors apart: all of a cache line is used, by
-// loads that follow each other.
+// One target, D columns. As many rows as a vector has elements, E, are D vectors: a lane's tile, of
+// which it works on U at a time; those of S iterations are under way to shared memory, as in the
+// pass over wider rows. A warp's loads lie D vectors apart: all of a cache line is used, by loads
+// that follow each other.
 template <typename T, int D>
 class NarrowPass {
  public:
   using Number = T;
   using A = AccumulatorOf<T>;
-  static constexpr int kBlocks = kNarrowBlocks;  // of a multiprocessor
+  static constexpr int kBlocks = 1;  // of a multiprocessor
 
   __device__ NarrowPass(const FusedArgs& args, unsigned char* shared)
-      : args_(args), shared_(shared) {
+      : args_(args),
+        shared_(shared),
+        ring_(SharedAddress(shared) + threadIdx.x * kLaneBytes) {
     ClearSums();
   }
 
@@ -47,23 +52,42 @@ class NarrowPass {
   __device__ void Run(bool want_grad, const Flush& flush) {
     const std::int64_t stride = std::int64_t{args_.plan.blocks} * blockDim.x;
     std::int64_t tile = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-    int left = args_.plan.segment;
+    started_ = 0;
+    slot_in_ = 0;
+#pragma unroll 1
+    for (int s = 0; s < S; ++s) Start(tile, stride);
+    Targets coming;
+    LoadY(tile, stride, coming);
+    int left = args_.plan.segment, slot = 0;
     bool first = true;
-    for (int i = 0; i < args_.plan.whole; ++i, tile += stride * U) {
-      Tiles<true>(tile, stride);
+    for (std::int64_t i = 0; i < args_.plan.iterations; ++i, tile += stride * U) {
+      AwaitCopiesBut<S - 1>();
+      const Targets targets = coming;
+      LoadY(tile + stride * U, stride, coming);
+      Use(slot, tile, stride, i < args_.plan.whole, targets);
+      Start(tile, stride);  // the slot's next tiles
+      slot = NextSlot(slot);
       if (--left == 0) {
         FlushSums(want_grad, flush, first);
         first = false;
         left = args_.plan.segment;
       }
     }
-    for (; tile * E < args_.n; tile += stride * U) Tiles<false>(tile, stride);
     FlushSums(want_grad, flush, first);
   }
 
  private:
   static constexpr int E = VectorWidth(Element<T>::kType);
-  static constexpr int U = NarrowTiles(D);
+  static constexpr int U = NarrowTiles(D), S = NarrowStages(D);
+  static constexpr int kSlotBytes = U * D * 16, kLaneBytes = NarrowRingBytes(D);
+  // As they came from memory: to convert them would wait for them.
+  struct Targets {
+    std::uint32_t y[U][E], s[U][E];  // of 16 bits, two to a word
+  };
+
+  __device__ static int NextSlot(int slot) {
+    return slot == (S - 1) * kSlotBytes ? 0 : slot + kSlotBytes;
+  }
 
   __device__ void ClearSums() {
     loss_ = bias_ = 0;
@@ -71,93 +95,123 @@ class NarrowPass {
     for (int c = 0; c < D; ++c) grad_[c] = 0;
   }
 
-  // Tiles tile, tile + stride, ...: U of them, all there if `Whole`.
-  template <bool Whole>
-  __device__ void Tiles(std::int64_t tile, std::int64_t stride) {
-    Vector<T, E> x[U][D];
-    const T* const from = static_cast<const T*>(args_.x);
+  // Starts the copies of the next iteration that has none under way, if `tile` and what follows it
+  // are those of the oldest. Beyond the last one the group is empty.
+  __device__ void Start(std::int64_t tile, std::int64_t stride) {
+    const std::int64_t current = started_ < S ? 0 : started_ - S;  // iteration of `tile`
+    tile += (started_ - current) * stride * U;
+    const T* const x = static_cast<const T*>(args_.x);
+    if (started_ < args_.plan.whole && args_.wide_loads) {
+#pragma unroll
+      for (int u = 0; u < U; ++u) {
+        CopyTile(x + (tile + u * stride) * (E * D), ring_ + slot_in_ + u * D * 16,
+                 std::make_integer_sequence<int, D>());
+      }
+    } else if (started_ < args_.plan.iterations) {
+#pragma unroll 1
+      for (int u = 0; u < U; ++u) CopyElements(u, (tile + u * stride) * E);
+    }
+    CommitCopies();
+    ++started_;
+    slot_in_ = NextSlot(slot_in_);
+  }
+  template <int... Number>
+  __device__ static void CopyTile(const T* from, std::uint32_t to,
+                                  std::integer_sequence<int, Number...>) {
+    (CopyAsync<16, Number * 16>(to, from + Number * E, true), ...);
+  }
+  // Where X is not aligned for vectors, or ends: as many rows as there are, and zeros.
+  __device__ void CopyElements(int u, std::int64_t row) {
+    T* to = reinterpret_cast<T*>(shared_ + threadIdx.x * kLaneBytes + slot_in_) + u * E * D;
+    const T* from = static_cast<const T*>(args_.x) + row * D;
+    const std::int64_t rows = args_.n - row;
+    const int there = rows >= E ? E * D : rows <= 0 ? 0 : static_cast<int>(rows) * D;
+#pragma unroll 1
+    for (int i = 0; i < E * D; ++i) to[i] = i < there ? from[i] : T(0);
+  }
+
+  // Y and the sample weights of an iteration's rows, or of as many as there are.
+  __device__ void LoadY(std::int64_t tile, std::int64_t stride, Targets& to) const {
+    if (sizeof(T) != 2 || args_.y_type == Element<T>::kType) {
+      LoadYAs<T>(tile, stride, to);
+    } else {
+      LoadYAs<float>(tile, stride, to);
+    }
+  }
+  template <typename Y>
+  __device__ void LoadYAs(std::int64_t tile, std::int64_t stride, Targets& to) const {
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      const std::int64_t row = (tile + u * stride) * E;
-      const T* const at = from + row * D;
-      if (args_.wide_loads && (Whole || row + E <= args_.n)) {
-#pragma unroll
-        for (int v = 0; v < D; ++v) x[u][v].Load(at + v * E);
-      } else {
-        const std::int64_t there = Whole ? E * D : (args_.n - row) * D;
-#pragma unroll
-        for (int v = 0; v < D; ++v) {
-          const std::int64_t left = there - v * E;
-          x[u][v].LoadEach(at + v * E, 0, static_cast<int>(left < 0 ? 0 : left < E ? left : E));
-        }
-      }
-    }
-    if (sizeof(T) != 2 || args_.y_type == Element<T>::kType) {
-      Use<Whole, T>(tile, stride, x);
-    } else {
-      Use<Whole, float>(tile, stride, x);
+      LoadTargets<Y>(args_.y, (tile + u * stride) * E, to.y[u]);
+      if (args_.s != nullptr) LoadTargets<Y>(args_.s, (tile + u * stride) * E, to.s[u]);
     }
   }
 
-  // E elements of Y or of the sample weights, from `first` on, or as many as there are.
-  template <bool Whole, typename Y>
-  __device__ void LoadTargets(const void* array, std::int64_t first, A otherwise, A (&to)[E]) const {
-    if (array == nullptr) {
-#pragma unroll
-      for (int r = 0; r < E; ++r) to[r] = otherwise;
-      return;
-    }
+  // E elements from `first` on, or as many as there are.
+  template <typename Y>
+  __device__ void LoadTargets(const void* array, std::int64_t first, std::uint32_t (&to)[E]) const {
     constexpr int kWidth = 16 / static_cast<int>(sizeof(Y));
     const Y* const from = static_cast<const Y*>(array) + first;
-    const bool aligned = reinterpret_cast<std::uintptr_t>(array) % 16 == 0;
-    if (aligned && (Whole || first + E <= args_.n)) {
+    const bool wide = reinterpret_cast<std::uintptr_t>(array) % 16 == 0 && first + E <= args_.n;
 #pragma unroll
-      for (int v = 0; v < E / kWidth; ++v) {
-        Vector<Y, kWidth> vector;
+    for (int v = 0; v < E / kWidth; ++v) {
+      Vector<Y, kWidth> vector;
+      if (array == nullptr) {
+        vector.Clear();
+      } else if (wide) {
         vector.Load(from + v * kWidth);
-#pragma unroll
-        for (int i = 0; i < kWidth; ++i) to[v * kWidth + i] = vector[i];
+      } else {
+        const std::int64_t left = args_.n - first - v * kWidth;
+        vector.LoadEach(from + v * kWidth, 0, left < kWidth ? static_cast<int>(left) : kWidth);
       }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[v * 4 + i] = vector.word[i];
+    }
+  }
+  __device__ void Convert(const std::uint32_t (&from)[E], A (&to)[E]) const {
+    if (sizeof(T) == 2 && args_.y_type == Element<T>::kType) {
+#pragma unroll
+      for (int r = 0; r < E; ++r) to[r] = ElementOf<T>(from[r / 2], r % 2);
     } else {
 #pragma unroll
-      for (int r = 0; r < E; ++r) {
-        to[r] = Whole || first + r < args_.n ? Element<Y>::Load(__ldg(from + r)) : A(0);
-      }
+      for (int r = 0; r < E; ++r) to[r] = __uint_as_float(from[r]);
     }
   }
 
-  template <bool Whole, typename Y>
-  __device__ void Use(std::int64_t tile, std::int64_t stride, const Vector<T, E> (&x)[U][D]) {
-    A y[U][E];
-#pragma unroll
-    for (int u = 0; u < U; ++u) {
-      LoadTargets<Whole, Y>(args_.y, (tile + u * stride) * E, A(0), y[u]);
-    }
+  template <int... Number>
+  __device__ static void LoadTile(Vector<T, E> (&x)[D], std::uint32_t from,
+                                  std::integer_sequence<int, Number...>) {
+    (x[Number].template LoadShared<Number * 16>(from), ...);
+  }
+
+  __device__ void Use(int slot, std::int64_t tile, std::int64_t stride, bool whole,
+                      const Targets& targets) {
     A loss = 0, bias = 0;
 #pragma unroll
     for (int u = 0; u < U; ++u) {
+      Vector<T, E> x[D];
+      LoadTile(x, ring_ + slot + u * D * 16, std::make_integer_sequence<int, D>());
+      A y[E], s[E];
+      Convert(targets.y[u], y);
+      if (args_.s != nullptr) Convert(targets.s[u], s);
+      const std::int64_t rows = args_.n - (tile + u * stride) * E;
       A tile_loss = 0, tile_bias = 0;
-      A s[E];
-      if (args_.s != nullptr) {
-        LoadTargets<Whole, Y>(args_.s, (tile + u * stride) * E, A(1), s);
-      }
 #pragma unroll
       for (int r = 0; r < E; ++r) {
-        A residual = w_bias_ - y[u][r];
+        A residual = w_bias_ - y[r];
 #pragma unroll
-        for (int c = 0; c < D; ++c) residual += x[u][(r * D + c) / E][(r * D + c) % E] * w_[c];
-        if (!Whole && (tile + u * stride) * E + r >= args_.n) residual = 0;
-        A weighted = residual;
-        if (args_.s != nullptr) weighted *= s[r];
+        for (int c = 0; c < D; ++c) residual += x[(r * D + c) / E][(r * D + c) % E] * w_[c];
+        if (!whole && r >= rows) residual = 0;
+        const A weighted = args_.s != nullptr ? s[r] * residual : residual;
         tile_loss += weighted * residual;
         tile_bias += weighted;
 #pragma unroll
-        for (int c = 0; c < D; ++c) grad_[c] += x[u][(r * D + c) / E][(r * D + c) % E] * weighted;
+        for (int c = 0; c < D; ++c) grad_[c] += x[(r * D + c) / E][(r * D + c) % E] * weighted;
       }
       loss += tile_loss;
       bias += tile_bias;
     }
-    // In float32 over U tiles of E rows, at most 8 each; in float64 from there on.
+    // In float32 over U tiles of E rows, at most 4 and 8; in float64 from there on.
     loss_ += static_cast<double>(loss);
     bias_ += static_cast<double>(bias);
   }
@@ -166,7 +220,7 @@ class NarrowPass {
   // starts afresh: within each warp, then over the warps in float64.
   template <typename Flush>
   __device__ void FlushSums(bool want_grad, const Flush& flush, bool first) {
-    double* const sums = reinterpret_cast<double*>(shared_);
+    double* const sums = reinterpret_cast<double*>(shared_ + args_.plan.sums_offset);
     const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
     const bool stores = threadIdx.x % 32 == 0;
     __syncthreads();
@@ -205,6 +259,9 @@ class NarrowPass {
 
   const FusedArgs& args_;
   unsigned char* const shared_;
+  const std::uint32_t ring_;  // the lane's slots
+  std::int64_t started_ = 0;  // iterations
+  int slot_in_ = 0;           // of the next one to start, in bytes
   A w_[D], w_bias_ = 0, grad_[D];
   double loss_, bias_;
 };

@@ -29,7 +29,8 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
   Variant& v = plan->variant;
   v.targets = std::min(k, kTargetsOfALane);
   plan->target_groups = k / v.targets;
-  v.vector = d <= NarrowWidth(data.x_type) ? NarrowWidth(data.x_type) : VectorWidth(data.x_type);
+  v.vector = (k > 1 || IsWide(data.x_type)) && d <= NarrowWidth(data.x_type)
+                 ? NarrowWidth(data.x_type) : VectorWidth(data.x_type);
   // Rows start anywhere in a vector where d is not a multiple of one.
   plan->period = v.vector / std::gcd(static_cast<int>(d % v.vector), v.vector);
   const std::int64_t vectors =
@@ -42,21 +43,32 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
       std::max<std::int64_t>(vectors / lanes, LeastVectors(data.x_type, v.targets, v.vector)),
       MostVectors(data.x_type, v.targets, v.vector)));
   lanes = std::max<std::int64_t>(1, vectors / v.vectors);
-  if (lanes * plan->target_groups > kThreads) return false;
+  if (lanes * plan->target_groups > kThreads) {
+    if (plan->target_groups > 1) return false;
+    const std::int64_t needed = CeilDiv(d + v.vector - v.vector / plan->period, v.vector);
+    const std::int64_t team = CeilDiv(needed, std::int64_t{kThreads} * v.vectors);
+    if (team > kMostBlocksOfARow) return false;
+    plan->team = static_cast<int>(team);
+    lanes = kThreads * team;
+  }
   plan->lanes = static_cast<int>(lanes);
   plan->rows = RowsInFlight(data.x_type, v);
   return true;
 }
 
-// Of a block: the lanes' accumulators, summed over the block there, what warps that share a row
-// tell each other, and each warp's loss and intercept.
+// Of a block: the lanes' accumulators, summed over the block there, or before W on its way to the
+// lanes and what a row's blocks tell each other; what warps that share a row tell each other; and
+// each warp's loss and intercept.
 std::int64_t LayOutShared(const Data& data, FusedPlan* plan) {
   const std::int64_t accumulator = IsWide(data.x_type) ? 8 : 4;
   const Variant& v = plan->variant;
   const std::int64_t warps = CeilDiv(plan->threads, 32);
-  plan->exchange_offset =
+  const std::int64_t sums =
       std::int64_t{v.targets} * v.vector * v.vectors * plan->threads * accumulator;
-  plan->exchange_offset = std::max<std::int64_t>(plan->exchange_offset, plan->threads * 8);
+  plan->exchange_offset = AlignUp(
+      std::max({sums, (plan->lanes / plan->team + 1) * v.vector * data.shape.k * accumulator,
+                std::int64_t{plan->threads} * 8}),
+      16);
   plan->scalars_offset = plan->exchange_offset;
   if (plan->lanes > 32) plan->scalars_offset += 2 * warps * plan->rows * v.targets * accumulator;
   plan->scalars_offset = AlignUp(plan->scalars_offset, 16);
@@ -74,7 +86,7 @@ int SegmentOf(DType x_type, int rows) {
 
 // As many threads as the device's shared memory lets sum; false if they do not make one group.
 bool ChooseThreads(const Data& data, const Device& device, std::int64_t bytes, FusedPlan* plan) {
-  const int group = plan->lanes * plan->target_groups;
+  const int group = plan->lanes / plan->team * plan->target_groups;
   plan->threads = kThreads;
   if (bytes <= kSingleWarpBytes && group <= 32) plan->threads = 32;
   while (LayOutShared(data, plan) > device.shared_per_block && plan->threads > 32) {
@@ -88,19 +100,28 @@ bool ChooseThreads(const Data& data, const Device& device, std::int64_t bytes, F
 FusedPlan PlanNarrow(const Data& data, const Device& device, bool small, std::int64_t bytes) {
   FusedPlan plan;
   plan.narrow = true;
+  const int columns = static_cast<int>(data.shape.d);
   const int tile = VectorWidth(data.x_type);  // rows
-  const int tiles = NarrowTiles(static_cast<int>(data.shape.d));
-  plan.variant = {1, tile, static_cast<int>(data.shape.d)};
-  plan.threads = bytes <= kSingleWarpBytes ? 32 : kThreads;
-  plan.groups = plan.threads;
+  const int tiles = NarrowTiles(columns);
+  plan.variant = {1, tile, columns};
   plan.rows = tile * tiles;
+  plan.threads = bytes <= kSingleWarpBytes ? 32 : kThreads;
+  const auto lay_out = [&] {
+    plan.sums_offset = std::int64_t{NarrowRingBytes(columns)} * plan.threads;
+    plan.shared_bytes = plan.sums_offset + (columns + 2) * (kThreads / 32) * 8;
+    return std::max(plan.shared_bytes, std::int64_t{kThreads} * 8);
+  };
+  while ((plan.shared_bytes = lay_out()) > device.shared_per_block && plan.threads > 32) {
+    plan.threads /= 2;
+  }
+  plan.groups = plan.threads;
   const std::int64_t wanted = CeilDiv(data.shape.n, std::int64_t{plan.threads} * plan.rows);
-  const std::int64_t most = small ? 1 : std::int64_t{kNarrowBlocks} * device.multiprocessors;
-  plan.blocks = static_cast<int>(std::max<std::int64_t>(1, std::min(wanted, most)));
+  const std::int64_t most = small ? 1 : device.multiprocessors;
+  plan.blocks = plan.teams = static_cast<int>(std::max<std::int64_t>(1, std::min(wanted, most)));
   const std::int64_t stride = std::int64_t{plan.blocks} * plan.threads;
+  plan.iterations = CeilDiv(CeilDiv(CeilDiv(data.shape.n, tile), stride), tiles);
   plan.whole = WholeIterations(data.shape.n / tile / stride / tiles);
   plan.segment = SegmentOf(data.x_type, plan.rows);
-  plan.shared_bytes = std::max<std::int64_t>(kThreads, (kNarrowColumns + 2) * kThreads / 32) * 8;
   return plan;
 }
 
@@ -116,18 +137,21 @@ FusedPlan PlanFused(const Data& data, const Device& device) {
   const std::int64_t row_bytes = RowBytes(data);
   const bool small = shape.n <= kSingleBlockBytes / row_bytes;
   const std::int64_t bytes = small ? shape.n * row_bytes : kSingleBlockBytes;
-  if (shape.k == 1 && shape.d >= 1 && shape.d <= kNarrowColumns) {
+  if (shape.k == 1 && shape.d >= 1 && shape.d <= kNarrowColumns && !IsWide(data.x_type)) {
     return PlanNarrow(data, device, small, bytes);
   }
   if (!ChooseLanes(data, &plan) || !ChooseThreads(data, device, bytes, &plan)) return chunks;
-  // One block of 8 warps a multiprocessor: 64 KB in flight there, where 26 KB cover 0.7 µs of
-  // latency at 4.8 TB/s.
+  // One block of 8 warps a multiprocessor, whose registers it fills.
   const std::int64_t wanted = CeilDiv(shape.n, std::int64_t{plan.groups} * plan.rows);
-  const std::int64_t most = small ? 1 : device.multiprocessors;
+  const std::int64_t most = small ? 1 : device.multiprocessors / plan.team;
   const std::int64_t unit = std::max(1, plan.period / plan.groups);
-  plan.blocks = static_cast<int>(
+  plan.teams = static_cast<int>(
       std::max(unit, std::max<std::int64_t>(1, std::min(wanted, most)) / unit * unit));
-  const std::int64_t stride = std::int64_t{plan.blocks} * plan.groups;
+  plan.blocks = plan.teams * plan.team;
+  if (plan.team > 1 && (plan.blocks > device.multiprocessors || !device.cooperative_launch)) {
+    return chunks;
+  }
+  const std::int64_t stride = std::int64_t{plan.teams} * plan.groups;
   // The last row's last vector may reach beyond X.
   const std::int64_t safe = std::max<std::int64_t>(0, shape.n - (plan.period > 1 ? 1 : 0));
   plan.whole = WholeIterations(safe / stride / plan.rows);

@@ -12,6 +12,7 @@ namespace cuda {
 
 constexpr int kThreads = 256;     // of a block, at most
 constexpr int kMostTargets = 16;  // of the fused kernel
+constexpr int kMostBlocksOfARow = 8;
 
 enum class Path {
   kRows,    // the fused kernel: lanes share a row, which they keep in registers
@@ -33,9 +34,7 @@ struct Variant {
 // A load is 16 bytes, but for rows of a few bytes, where most of it would be another row's.
 constexpr int VectorWidth(DType type) { return 16 / BytesOf(type); }
 constexpr int NarrowWidth(DType type) { return IsWide(type) ? 1 : 2; }
-// Of a lane's 255 registers weights and accumulators take up to 128 and the rows in flight up to
-// 64: eight warps of such lanes need fewer for addresses and counters than sixteen warps of half as
-// many.
+// Of a lane's 255 registers weights and accumulators take up to 128.
 constexpr int AccumulatorBytes(DType type, int targets) {
   return IsWide(type) || (targets == 4 && BytesOf(type) == 2) ? 128 : 256;
 }
@@ -69,11 +68,12 @@ constexpr int RowsInFlight(DType type, Variant v) {
 
 // Rows of so few columns, for one target, are whole in a lane: kernels of their own for each number
 // of columns.
-constexpr int kNarrowColumns = 8;
-constexpr int kNarrowBlocks = 2;  // of a multiprocessor
-// Tiles of columns · 16 bytes that a lane loads before it uses the first.
-constexpr int NarrowTiles(int columns) {
-  return columns == 1 ? 8 : columns == 2 ? 4 : columns <= 4 ? 2 : 1;
+constexpr int kNarrowColumns = 7;
+// Tiles of columns · 16 bytes that a lane works on at a time, and how often that many are under way.
+constexpr int NarrowTiles(int columns) { return columns == 1 ? 4 : columns <= 3 ? 2 : 1; }
+constexpr int NarrowStages(int columns) { return 40 / (NarrowTiles(columns) * columns); }
+constexpr int NarrowRingBytes(int columns) {
+  return ((NarrowStages(columns) * NarrowTiles(columns) * columns) | 1) * 16;
 }
 
 constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
@@ -86,24 +86,27 @@ constexpr std::int64_t PowerOfTwoAbove(std::int64_t a) {
 }
 
 // One launch of the fused kernel. A group of lanes · target_groups lanes takes every
-// (blocks · groups)th row.
+// (teams · groups)th row.
 struct FusedPlan {
   Path path = Path::kRows;
   bool narrow = false;  // a lane has whole rows
   Variant variant = {1, 1, 1};
-  int lanes = 1;          // that share a row; a power of two
+  int lanes = 1;          // that share a row; a power of two within a block
   int target_groups = 1;  // groups of lanes that hold the same row, each with its own targets
   int threads = kThreads;
   int groups = 1;  // of a block
   int blocks = 1;
-  int rows = 1;  // in flight: of one iteration of a group
+  int team = 1;   // blocks that share a row, all resident at once
+  int teams = 1;  // blocks / team: each has its own partial sums
+  int rows = 1;  // of one iteration of a group
   // Rows start at so many different places modulo a vector; blocks · groups is a multiple of it, so
   // that all rows of a group start at the same place and a lane keeps to its columns.
   int period = 1;
-  int whole = 0;    // iterations that need no look at where X ends
+  std::int64_t iterations = 0;
+  int whole = 0;    // of them, that need no look at where X ends
   int segment = 1;  // iterations after which float32 sums are added to float64 ones
   // Shared memory, in bytes from the start of the block's.
-  std::int64_t exchange_offset = 0, scalars_offset = 0, shared_bytes = 0;
+  std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, shared_bytes = 0;
 };
 
 // The plan of the fused kernel, or path == kChunks if no block can hold the problem.

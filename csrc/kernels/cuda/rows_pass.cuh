@@ -21,7 +21,8 @@ namespace cuda {
 // No shared memory between X and the sums, hence no barriers between rows: what a multiprocessor
 // has in flight are the registers of its 8 warps, 64 KB. Where a row takes more than one warp,
 // these wait for each other, once for R rows.
-template <typename T, int K, int E, int C>
+// `Team`: a row is several blocks' together, each with blockDim.x of its lanes.
+template <typename T, int K, int E, int C, bool Team = false>
 class RowsPass {
  public:
   using Number = T;
@@ -33,11 +34,14 @@ class RowsPass {
       : args_(args),
         shared_(shared),
         lanes_(args.plan.lanes),
-        span_(args.plan.lanes * args.plan.target_groups),
-        lane_(threadIdx.x % lanes_),
-        target_(threadIdx.x / lanes_ % args.plan.target_groups * K),
+        team_(Team ? static_cast<int>(blockIdx.x) / args.plan.team : static_cast<int>(blockIdx.x)),
+        member_(Team ? static_cast<int>(blockIdx.x) % args.plan.team : 0),
+        block_lanes_(Team ? static_cast<int>(blockDim.x) : lanes_),
+        span_(block_lanes_ * args.plan.target_groups),
+        lane_(member_ * block_lanes_ + static_cast<int>(threadIdx.x) % block_lanes_),
+        target_(static_cast<int>(threadIdx.x) / block_lanes_ % args.plan.target_groups * K),
         group_(static_cast<int>(threadIdx.x) / span_),
-        unit_(static_cast<int>(blockIdx.x) * args.plan.groups + group_),
+        unit_(team_ * args.plan.groups + group_),
         shift_(ShiftOf(unit_)) {
 #pragma unroll
     for (int u = 0; u < R; ++u) {
@@ -52,25 +56,37 @@ class RowsPass {
   __device__ void LoadWeights(const Weight& weight) {
     // By way of shared memory: there is one place in the code that knows W's type.
     A* const staged = reinterpret_cast<A*>(shared_);
-    const int bias = args_.intercept ? args_.k : 0;
-    for (int i = threadIdx.x; i < args_.d * args_.k; i += blockDim.x) staged[i] = weight(bias + i);
+    const int k = args_.k, bias = args_.intercept ? k : 0, count = args_.d * k;
 #pragma unroll 1
     for (int t = 0; t < K; ++t) {
-      const A value = bias != 0 && target_ + t < args_.k ? weight(target_ + t) : A(0);
+      const A value = bias != 0 && target_ + t < k ? weight(target_ + t) : A(0);
 #pragma unroll
       for (int same = 0; same < K; ++same) w_bias_[same] = same == t ? value : w_bias_[same];
     }
-    __syncthreads();
+    if constexpr (!Team) {
+      for (int i = threadIdx.x; i < count; i += blockDim.x) staged[i] = weight(bias + i);
+      __syncthreads();
+    }
     int column = NotHoisted(Column(0));
 #pragma unroll
     for (int j = 0; j < C; ++j) {
+      int first = 0;
+      if constexpr (Team) {  // only this block's columns: all of W may be too much
+        first = FirstColumn(j);
+        __syncthreads();
+        for (int i = threadIdx.x; i < (block_lanes_ * E + E - 1) * k; i += blockDim.x) {
+          const int at = first * k + i;
+          staged[i] = at >= 0 && at < count ? weight(bias + at) : A(0);
+        }
+        __syncthreads();
+      }
 #pragma unroll
       for (int i = 0; i < E; ++i) {
         const int c = column + i;
 #pragma unroll
         for (int t = 0; t < K; ++t) {
-          const bool mine = target_ + t < args_.k && c >= 0 && c < args_.d;
-          w_[t][j][i] = mine ? staged[c * args_.k + target_ + t] : A(0);
+          const bool mine = target_ + t < k && c >= 0 && c < args_.d;
+          w_[t][j][i] = mine ? staged[(c - first) * k + target_ + t] : A(0);
         }
       }
       column = NotHoisted(column + lanes_ * E);
@@ -82,7 +98,7 @@ class RowsPass {
   // writes it for the first time.
   template <typename Flush>
   __device__ void Run(bool want_grad, const Flush& flush) {
-    const std::int64_t stride = std::int64_t{args_.plan.blocks} * args_.plan.groups;
+    const std::int64_t stride = std::int64_t{args_.plan.teams} * args_.plan.groups;
     const std::int64_t step = stride * R;
     int left = args_.plan.segment;
     std::int64_t row = unit_;
@@ -109,6 +125,11 @@ class RowsPass {
   }
   // The first of the lane's columns in its vector number j; below 0 and from d on: none.
   __device__ int Column(int j) const { return (j * lanes_ + lane_) * E - shift_; }
+
+  // The first column that a lane of this block may have in its vector number j.
+  __device__ int FirstColumn(int j) const {
+    return (j * lanes_ + member_ * block_lanes_) * E - (E - 1);
+  }
 
   __device__ void ClearSums() {
 #pragma unroll
@@ -270,14 +291,15 @@ class RowsPass {
       }
     }
 #pragma unroll 1
-    for (int mask = (lanes_ < 32 ? lanes_ : 32) / 2; mask > 0; mask /= 2) {
+    for (int mask = (block_lanes_ < 32 ? block_lanes_ : 32) / 2; mask > 0; mask /= 2) {
 #pragma unroll
       for (int u = 0; u < R; ++u) {
 #pragma unroll
         for (int t = 0; t < K; ++t) dot[u][t] += __shfl_xor_sync(0xffffffffu, dot[u][t], mask);
       }
     }
-    if (lanes_ > 32) ExchangeDots(dot);
+    if (block_lanes_ > 32) ExchangeDots(dot);
+    if constexpr (Team) ExchangeInTeam(dot);
   }
 
   // Between the warps of a row. Two buffers in turn: who is a barrier ahead writes the other one.
@@ -293,20 +315,67 @@ class RowsPass {
         for (int t = 0; t < K; ++t) buffer[(u * K + t) * warps + warp] = dot[u][t];
       }
     }
-    const int barrier = 1 + static_cast<int>(threadIdx.x) / lanes_;  // 0 is the block's
-    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(lanes_) : "memory");
-    const int first = static_cast<int>(threadIdx.x) / lanes_ * (lanes_ / 32);
+    const int barrier = 1 + static_cast<int>(threadIdx.x) / block_lanes_;  // 0 is the block's
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(block_lanes_) : "memory");
+    const int first = static_cast<int>(threadIdx.x) / block_lanes_ * (block_lanes_ / 32);
 #pragma unroll
     for (int u = 0; u < R; ++u) {
 #pragma unroll
       for (int t = 0; t < K; ++t) dot[u][t] = 0;
     }
-    for (int other = 0; other < lanes_ / 32; ++other) {
+    for (int other = 0; other < block_lanes_ / 32; ++other) {
 #pragma unroll
       for (int u = 0; u < R; ++u) {
 #pragma unroll
         for (int t = 0; t < K; ++t) dot[u][t] += buffer[(u * K + t) * warps + first + other];
       }
+    }
+  }
+
+  // Between the blocks of a row, through L2: each word brings the number of its exchange with it, so
+  // that one trip tells both. Two buffers in turn as well.
+  __device__ void ExchangeInTeam(A (&dot)[R][K]) {
+    constexpr int kHalves = sizeof(A) / 4, kWords = R * K * kHalves;
+    const int team = args_.plan.team, words = team * kWords;
+    const auto number = static_cast<unsigned long long>(++exchanges_);
+    volatile unsigned long long* const box =
+        args_.team_words + (team_ * 2 + (exchanges_ & 1)) * std::int64_t{words};
+    std::uint32_t* const shared = reinterpret_cast<std::uint32_t*>(shared_) + (exchanges_ & 1) * words;
+    if (threadIdx.x == 0) {
+      volatile unsigned long long* const mine =
+          box + member_ * kWords;
+#pragma unroll
+      for (int i = 0; i < R * K; ++i) {
+        if constexpr (kHalves == 1) {
+          mine[i] = number << 32 | __float_as_uint(static_cast<float>(dot[i / K][i % K]));
+        } else {
+          const double value = dot[i / K][i % K];
+          mine[2 * i] = number << 32 | static_cast<std::uint32_t>(__double2loint(value));
+          mine[2 * i + 1] = number << 32 | static_cast<std::uint32_t>(__double2hiint(value));
+        }
+      }
+    }
+    for (int i = threadIdx.x; i < words; i += blockDim.x) {
+      unsigned long long word = box[i];
+      while (word >> 32 != number) {
+        __nanosleep(20);
+        word = box[i];
+      }
+      shared[i] = static_cast<std::uint32_t>(word);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < R * K; ++i) {
+      A sum = 0;
+      for (int member = 0; member < team; ++member) {
+        const std::uint32_t* const from = shared + member * kWords + i * kHalves;
+        if constexpr (kHalves == 1) {
+          sum += __uint_as_float(from[0]);
+        } else {
+          sum += __hiloint2double(static_cast<int>(from[1]), static_cast<int>(from[0]));
+        }
+      }
+      dot[i / K][i % K] = sum;
     }
   }
 
@@ -343,6 +412,7 @@ class RowsPass {
   template <typename Flush>
   __device__ void FlushSums(const Flush& flush, bool first) {
     SumWithinWarp();
+    if constexpr (Team) __syncthreads();  // what the blocks told each other has been read
     A* const sums = reinterpret_cast<A*>(shared_);
     double* const scalars = reinterpret_cast<double*>(shared_ + args_.plan.scalars_offset);
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
@@ -360,7 +430,7 @@ class RowsPass {
     }
     // Of each warp, or of each row's first warp, its targets' loss and intercept.
     const int slot = thread / 32 * 2 * kMostTargets;
-    if (lane_ == 0 && (thread % 32 < span_ || span_ >= 32)) {
+    if (lane_ == 0 && (thread % 32 < span_ || span_ >= 32)) {  // of a team's first block
 #pragma unroll
       for (int t = 0; t < K; ++t) {
         scalars[slot + target_ + t] = bias_[t];
@@ -369,10 +439,18 @@ class RowsPass {
     }
     ClearSums();
     __syncthreads();
-    for (int i = thread; i < args_.d * args_.k; i += threads) {
-      const int column = i / args_.k, target = i - column * args_.k;
-      flush((column + (args_.intercept ? 1 : 0)) * args_.k + target, TotalOf(column, target),
-            first);
+    if constexpr (Team) {
+      FlushOwnColumns(flush, first);
+    } else {
+      for (int i = thread; i < args_.d * args_.k; i += threads) {
+        const int column = i / args_.k, target = i - column * args_.k;
+        flush((column + (args_.intercept ? 1 : 0)) * args_.k + target, TotalOf(column, target),
+              first);
+      }
+    }
+    if (member_ != 0) {
+      __syncthreads();
+      return;
     }
     for (int i = thread; i < 2 * args_.k; i += threads) {
       const bool loss = i >= args_.k;
@@ -382,6 +460,22 @@ class RowsPass {
       flush(loss ? static_cast<int>(args_.weights()) + target : target, total, first);
     }
     __syncthreads();
+  }
+
+  // Of one group, whose lanes hold each column once.
+  template <typename Flush>
+  __device__ void FlushOwnColumns(const Flush& flush, bool first) {
+    const A* const sums = reinterpret_cast<const A*>(shared_);
+    const int threads = static_cast<int>(blockDim.x), bias = args_.intercept ? args_.k : 0;
+    for (int i = threadIdx.x; i < C * E * threads * args_.k; i += threads) {
+      const int value = i / (threads * args_.k), j = value / E;  // neighbours side by side
+      const int rest = i - value * threads * args_.k, lane = rest / args_.k;
+      const int target = rest - lane * args_.k;
+      const int column = (j * lanes_ + member_ * threads + lane) * E + value % E - shift_;
+      if (column < 0 || column >= args_.d) continue;
+      const A total = sums[((target * C + j) * E + value % E) * threads + lane];
+      flush(bias + column * args_.k + target, static_cast<double>(total), first);
+    }
   }
 
   __device__ void SumWithinWarp() {
@@ -413,7 +507,7 @@ class RowsPass {
     const int step = in_warp > period ? in_warp : period;
     double total = 0;
     for (int place = 0; place < period && place < args_.plan.groups; ++place) {
-      const int at = column + ShiftOf(static_cast<int>(blockIdx.x) * args_.plan.groups + place);
+      const int at = column + ShiftOf(team_ * args_.plan.groups + place);
       const int vector = at / E, j = vector / lanes_, lane = vector - j * lanes_;
       const int value = (target % K * C + j) * E + at % E;
       for (int g = place; g < args_.plan.groups; g += step) {
@@ -439,7 +533,9 @@ class RowsPass {
 
   const FusedArgs& args_;
   unsigned char* const shared_;
-  const int lanes_, span_, lane_, target_, group_, unit_, shift_;
+  // `lanes_` share a row, block_lanes_ in each of its blocks.
+  const int lanes_, team_, member_, block_lanes_, span_, lane_, target_, group_, unit_, shift_;
+  unsigned exchanges_ = 0;  // in the team
   bool buffer_ = false;
   Vector<T, E> x_[R][C];
   A w_[K][C][E];

@@ -1,14 +1,18 @@
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/chunked.h"
 #include "kernels/cuda/fused.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/single_pass.h"
+#include "kernels/cuda/workspace.h"
 
 namespace linreg_ops {
 namespace cuda {
 std::int64_t PartialsBytes(const Data& data, const FusedPlan& plan, int sets) {
   const Shape& shape = data.shape;
-  return sets * plan.blocks * (shape.weight_rows() * shape.k + shape.k) * 8;
+  return sets * plan.teams * (shape.weight_rows() * shape.k + shape.k) * 8;
 }
 
 FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, double* partials) {
@@ -32,9 +36,9 @@ FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, d
   args.finish.k = shape.k;
   args.finish.intercept = shape.intercept;
   const std::int64_t stride = args.partial_stride();
-  args.finish.bias = {partials, stride, plan.blocks, false};
-  args.finish.grad = {partials + (shape.intercept ? shape.k : 0), stride, plan.blocks, false};
-  args.finish.loss = {partials + args.weights(), stride, plan.blocks, false};
+  args.finish.bias = {partials, stride, plan.teams, false};
+  args.finish.grad = {partials + (shape.intercept ? shape.k : 0), stride, plan.teams, false};
+  args.finish.loss = {partials + args.weights(), stride, plan.teams, false};
   return args;
 }
 
@@ -52,6 +56,29 @@ Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cud
   return {Status::Code::kInternal, "unknown element type"};
 }
 
+namespace {
+
+// The workspace of a pass by the fused kernel.
+struct PassParts {
+  double* partials;
+  std::int64_t team_bytes = 0;
+  unsigned long long* team_words;
+  std::int64_t bytes;
+
+  PassParts(const Data& data, const FusedPlan& plan, void* workspace) {
+    WorkspaceParts parts(workspace);
+    partials = parts.Take<double>(PartialsBytes(data, plan, 1));
+    if (plan.team > 1) {
+      team_bytes = std::int64_t{2} * plan.blocks * plan.rows * plan.variant.targets * 8 *
+                   (IsWide(data.x_type) ? 2 : 1);
+    }
+    team_words = parts.Take<unsigned long long>(team_bytes);
+    bytes = parts.bytes();
+  }
+};
+
+}  // namespace
+
 Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace,
                       const Gemm& gemm) {
@@ -60,21 +87,33 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
   if (plan.path == Path::kChunks) {
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
-  FusedArgs args = MakeFusedArgs(data, w_type, plan, static_cast<double*>(workspace));
+  const PassParts parts(data, plan, workspace);
+  FusedArgs args = MakeFusedArgs(data, w_type, plan, parts.partials);
+  args.team_words = parts.team_words;
   args.finish.loss_type = outputs.loss_type;
   args.finish.grad_type = outputs.grad_type;
   args.finish.loss_per_target = outputs.loss_per_target;
   args.finish.loss_out = outputs.loss_out;
   args.finish.grad_out = outputs.grad_out;
-  Status status = LaunchFusedFor(data.x_type, args, false, stream);
+  Status status;
+  if (plan.team > 1) {
+    status = CheckCuda(
+        cudaMemsetAsync(parts.team_words, 0, static_cast<std::size_t>(parts.team_bytes), stream),
+        "clearing what the blocks of a row tell each other");
+  }
+  if (status.ok()) status = LaunchFusedFor(data.x_type, args, plan.team > 1, stream);
+  if (status.code() == Status::Code::kUnsupported) {  // the blocks of a row are not resident at once
+    return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
+  }
   if (!status.ok() || plan.blocks == 1) return status;
   return LaunchFinish(args.finish, stream);
 }
 
 std::int64_t LossGradBytes(const Data& data, const Device& device) {
   const FusedPlan plan = PlanFused(data, device);
-  return plan.path == Path::kChunks ? ChunkedWorkspaceBytes(data, device)
-                                    : PartialsBytes(data, plan, 1);
+  if (plan.path == Path::kChunks) return ChunkedWorkspaceBytes(data, device);
+  const std::int64_t bytes = PassParts(data, plan, nullptr).bytes;
+  return plan.team > 1 ? std::max(bytes, ChunkedWorkspaceBytes(data, device)) : bytes;
 }
 
 }  // namespace cuda

@@ -29,7 +29,7 @@ __device__ inline double RateOf(const DescentArgs& descent, std::int64_t step) {
 __device__ inline void StoreStepLoss(const FusedArgs& args, const double* set, std::int64_t step,
                                      double* shared) {
   FinishArgs finish = args.finish;
-  finish.loss = {set + args.weights(), args.partial_stride(), args.plan.blocks, false};
+  finish.loss = {set + args.weights(), args.partial_stride(), args.plan.teams, false};
   finish.loss_out = static_cast<char*>(args.descent.losses) + step * ElementBytes(finish.loss_type);
   FinishLoss(finish, shared);
 }

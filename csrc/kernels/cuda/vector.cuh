@@ -1,5 +1,5 @@
-// Some adjacent elements of X as they came from memory, in 32-bit words: the registers of a load
-// in flight. The only inline assembly here.
+// Some adjacent elements of X as they came from memory, in 32-bit words: the registers
+// of a load.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -63,6 +63,7 @@ struct Vector {
     for (int i = 0; i < kWords; ++i) word[i] = 0;
   }
 
+  // One load.
   __device__ void Load(const T* from) {
     static_assert(kWords == 4, "16 bytes");
     asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -90,7 +91,28 @@ struct Vector {
     }
   }
 
-  // The same of an address that is aligned to its elements only, of elements [first, last).
+  // From shared + Offset.
+  template <int Offset>
+  __device__ void LoadShared(std::uint32_t shared) {
+    if constexpr (kWords == 4) {
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4 + %5];"
+                   : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
+                   : "r"(shared), "n"(Offset)
+                   : "memory");
+    } else if constexpr (kWords == 2) {
+      asm volatile("ld.shared.v2.u32 {%0, %1}, [%2 + %3];"
+                   : "=r"(word[0]), "=r"(word[1])
+                   : "r"(shared), "n"(Offset)
+                   : "memory");
+    } else {
+      asm volatile("ld.shared.u32 %0, [%1 + %2];"
+                   : "=r"(word[0])
+                   : "r"(shared), "n"(Offset)
+                   : "memory");
+    }
+  }
+
+  // Elements [first, last) from an address that is aligned to its elements only; zeros elsewhere.
   __device__ void LoadEach(const T* from, int first, int last) {
 #pragma unroll
     for (int i = 0; i < E; ++i) {

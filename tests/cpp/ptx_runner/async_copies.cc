@@ -8,19 +8,20 @@
 namespace ptx_runner {
 
 void Block::StartCopyAsync(Thread& t, const Instruction& i) {
-  const auto to = static_cast<std::uint32_t>(t.registers[i.from[0]]);
+  const auto to = static_cast<std::uint32_t>(t.registers[i.from[0]] + i.offset);
   const std::uintptr_t from = t.registers[i.from[1]];
-  std::memset(Shared(t, to, 16), 0xff, 16);
-  CheckGlobal(t, from, 16);
-  Check(t, shared_.Write(to - kSharedBase, 16, Number(t), t.clock));
-  t.open_group.push_back({to, from});
+  std::memset(Shared(t, to, i.bytes), 0xff, i.bytes);
+  CheckGlobal(t, from, i.bytes);
+  Check(t, shared_.Write(to - kSharedBase, i.bytes, Number(t), t.clock));
+  t.open_group.push_back({to, i.bytes, from});
 }
 
 void Block::AwaitCopies(Thread& t, const Instruction& i) {
   while (static_cast<std::int64_t>(t.groups.size()) > i.offset) {
     for (const CopyAsync& copy : t.groups.front()) {
-      std::memcpy(shared_.at(copy.to - kSharedBase), reinterpret_cast<void*>(copy.from), 16);
-      Check(t, shared_.Write(copy.to - kSharedBase, 16, Number(t), t.clock));
+      std::memcpy(shared_.at(copy.to - kSharedBase), reinterpret_cast<void*>(copy.from),
+                  copy.bytes);
+      Check(t, shared_.Write(copy.to - kSharedBase, copy.bytes, Number(t), t.clock));
     }
     t.groups.erase(t.groups.begin());
   }

@@ -43,6 +43,7 @@ class Block {
   enum class State : std::uint8_t { kReady, kAtWarpExchange, kAtBarrier, kDone };
   struct CopyAsync {
     std::uint32_t to;
+    std::uint32_t bytes;
     std::uintptr_t from;
   };
   struct Thread {

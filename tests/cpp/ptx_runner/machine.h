@@ -13,6 +13,7 @@ namespace ptx_runner {
 
 struct Machine {
   // A GPU's figures. So few multiprocessors that small tests have several rounds of rows a block.
+  int ordinal = 0;  // whose figures callers remember
   int multiprocessors = 3;
   int compute_capability = 90;
   int shared_per_block = 232448;

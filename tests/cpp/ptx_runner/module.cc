@@ -17,6 +17,7 @@ using ptx_runner::machine;
 PYBIND11_MODULE(_ptx_runner, m) {
   linreg_ops::RegisterCuda(m);
   py::class_<Machine>(m, "Machine")
+      .def_readwrite("ordinal", &Machine::ordinal)
       .def_readwrite("multiprocessors", &Machine::multiprocessors)
       .def_readwrite("compute_capability", &Machine::compute_capability)
       .def_readwrite("shared_per_block", &Machine::shared_per_block)

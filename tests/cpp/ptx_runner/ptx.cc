@@ -291,9 +291,12 @@ bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string
       i->from[at++] = Operand(o[w][0] == '[' ? Inside(o[w]) : o[w]);
     }
   };
-  if (opcode == "cp.async.cg.shared.global") {
-    addresses(Kind::kCopyAsync, {0, 1});
-    return o[2] == "16";
+  if (opcode == "cp.async.ca.shared.global") {
+    i->kind = Kind::kCopyAsync;
+    Address(o[0], i);
+    i->from[1] = Operand(Inside(o[1]));
+    i->bytes = static_cast<std::uint8_t>(std::atoi(o[2].c_str()));
+    return i->bytes == 4 || i->bytes == 8 || i->bytes == 16;
   }
   if (opcode == "cp.async.commit_group") {
     i->kind = Kind::kCommitCopies;

@@ -161,10 +161,13 @@ RUNTIME cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, std::si
 
 RUNTIME cudaError_t cudaGetDevice(int* device) {
   MAY_FAIL;
-  *device = 0;
+  *device = machine().ordinal;
   return cudaSuccess;
 }
-RUNTIME cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+RUNTIME cudaError_t cudaSetDevice(int device) {
+  machine().ordinal = device;
+  return cudaSuccess;
+}
 RUNTIME cudaError_t cudaGetLastError() { return cudaSuccess; }
 RUNTIME const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; }
 RUNTIME const char* cudaGetErrorString(cudaError_t) { return "an error of the PTX runner"; }
@@ -254,6 +257,20 @@ RUNTIME cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const 
   return cudaSuccess;
 }
 
+RUNTIME cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
+  static int any;
+  *pool = reinterpret_cast<cudaMemPool_t>(&any);
+  return cudaSuccess;
+}
+RUNTIME cudaError_t cudaMemPoolDestroy(cudaMemPool_t) { return cudaSuccess; }
+RUNTIME cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+  return cudaSuccess;
+}
+RUNTIME cudaError_t cudaMallocFromPoolAsync(void** p, std::size_t bytes, cudaMemPool_t,
+                                            cudaStream_t) {
+  *p = ptx_runner::global_memory().Take(bytes);
+  return cudaSuccess;
+}
 RUNTIME cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t) {
   *p = ptx_runner::global_memory().Take(bytes);
   return cudaSuccess;
