@@ -125,8 +125,8 @@ void Enqueue(const Call& call) {
 }
 
 py::tuple LossAndGrad(const py::object& x, const py::object& w, const py::object& y, bool intercept,
-                      const py::object& sample_weight, bool loss_per_target,
-                      std::uintptr_t stream, bool keep_inputs) {
+                      const py::object& sample_weight, bool loss_per_target, std::uintptr_t stream,
+                      bool keep_inputs) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight, stream);
   const DeviceGuard guard(p.device);
   const Enqueuing enqueuing(p, stream, keep_inputs);

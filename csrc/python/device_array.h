@@ -44,7 +44,8 @@ class DeviceArray {
   void MakeWait(std::intptr_t consumer) const {
     constexpr std::intptr_t kLegacy = 1;
     const auto named = [](std::intptr_t stream) { return stream == 0 ? kLegacy : stream; };
-    if (consumer == -1 || named(consumer) == named(reinterpret_cast<std::intptr_t>(stream_))) return;
+    if (consumer == -1 || named(consumer) == named(reinterpret_cast<std::intptr_t>(stream_)))
+      return;
     const auto stream = reinterpret_cast<cudaStream_t>(consumer);
     const DeviceGuard guard(device());
     cudaEvent_t event;

@@ -87,10 +87,8 @@ Status RunGemm(void* context, const cuda::Gemm::Call& call) {
       static_cast<int>(call.n), a, BlasType(call.ab_type),
       static_cast<int>(call.transpose_a ? call.m : call.k),
       wide ? static_cast<const void*>(&call.beta) : &beta, &c, BlasType(call.c_type),
-      static_cast<int>(call.n),
-      ArithmeticOf(call.ab_type, allow_tf32), se::blas::kDefaultGemmAlgo,
-      Options::Make(allow_tf32), nullptr,
-      se::blas::CallContext::kNone);
+      static_cast<int>(call.n), ArithmeticOf(call.ab_type, allow_tf32), se::blas::kDefaultGemmAlgo,
+      Options::Make(allow_tf32), nullptr, se::blas::CallContext::kNone);
   if (status.ok()) return Status();
   return {Status::Code::kInternal,
           absl::StrCat("a matrix product of [", call.m, ", ", call.k, "] and [", call.k, ", ",
@@ -104,7 +102,10 @@ class GpuHost {
 
   template <typename Output>
   absl::Status LossGrad(OpKernelContext* ctx, const Problem& problem, const Output& output) {
-    return ForEachProblem(ctx, problem, cuda::WorkspaceBytes, [&](std::int64_t i, const Call& c) {
+    const auto workspace_bytes = [](const Data& data, const cuda::Device& device) {
+      return cuda::WorkspaceBytes(data, device, true);
+    };
+    return ForEachProblem(ctx, problem, workspace_bytes, [&](std::int64_t i, const Call& c) {
       return cuda::ComputeLossGrad(problem.at(i), output(i), c.device, c.stream, c.workspace,
                                    c.bytes, c.gemm);
     });
@@ -114,7 +115,7 @@ class GpuHost {
   absl::Status Descend(OpKernelContext* ctx, const Problem& problem, const Descent& any,
                        const Each& descent) {
     const auto workspace_bytes = [&any](const Data& data, const cuda::Device& device) {
-      return cuda::DescentWorkspaceBytes(data, any, device);
+      return cuda::DescentWorkspaceBytes(data, any, device, true);
     };
     return ForEachProblem(ctx, problem, workspace_bytes, [&](std::int64_t i, const Call& c) {
       return cuda::ComputeDescent(problem.at(i), descent(i), c.device, c.stream, c.workspace,

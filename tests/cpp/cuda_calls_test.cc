@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -187,10 +188,10 @@ void TestWaysToDescend() {
   }
 }
 
-// Rows too wide for a block, and many targets.
+// Rows too wide for all blocks together, and many targets.
 std::vector<Problem> ProblemsInChunks(std::int64_t steps) {
   std::vector<Problem> problems;
-  problems.emplace_back(3, 17'000, 1, DType::kFloat32, steps);
+  problems.emplace_back(3, 25'000, 1, DType::kFloat32, steps);
   problems.emplace_back(50, 3, 17, DType::kFloat64, steps);
   return problems;
 }
@@ -229,6 +230,35 @@ void TestDescentInChunks() {
   }
 }
 
+// Rows that several blocks share: one launch for a pass, and chunks where the blocks cannot all be
+// resident, which is as right.
+void TestBlocksThatShareARow() {
+  const cuda::Device device = TestDevice();
+  const Problem problem(6, 17'001, 1, DType::kFloat64, 1);
+  const cuda::FusedPlan plan = cuda::PlanFused(problem.data, device);
+  Expect(plan.path == cuda::Path::kRows && plan.team == 3 && plan.teams == 1, "a team of blocks");
+  const std::int64_t bytes = cuda::WorkspaceBytes(problem.data, device);
+  Lent workspace(bytes / 8 + 1), loss(1), grad(problem.w.size()), other_loss(1),
+      other_grad(problem.w.size());
+  const auto compute = [&](Lent& to_loss, Lent& to_grad) {
+    machine().launches = 0;
+    return cuda::ComputeLossGrad(problem.data, {to_loss.data(), false, to_grad.data()}, device,
+                                 nullptr, workspace.data(), bytes);
+  };
+  const Status together = compute(loss, grad);
+  Expect(together.ok() && machine().launches == 2, "the pass and its end: " + together.message());
+  machine().resident_blocks = 2;
+  const Status refused = compute(other_loss, other_grad);
+  machine().resident_blocks = std::numeric_limits<unsigned>::max();
+  Expect(refused.ok() && machine().launches == 4, "a chunk: " + refused.message());
+  double worst = std::abs(loss[0] - other_loss[0]) / loss[0];
+  for (std::size_t i = 0; i < problem.w.size() - 1; ++i) {
+    worst = std::max(worst, std::abs(grad[i] - other_grad[i]) / (1 + std::abs(grad[i])));
+  }
+  // Sums of 17001 products in float64, in another order.
+  Expect(worst < 1e-10, "the same within rounding, not " + std::to_string(worst));
+}
+
 // The caller's GEMM gets what BLAS's int holds.
 void TestProductsOfTheCaller() {
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
@@ -238,6 +268,20 @@ void TestProductsOfTheCaller() {
   Expect(!cuda::SuitsGemm({1, 1, kMost + 1, false}), "too many targets for BLAS");
   Expect(!cuda::SuitsGemm({9, 9, 4, false}), "few targets");
   Expect(!cuda::SuitsGemm({0, 9, 17, false}) && !cuda::SuitsGemm({9, 0, 17, false}), "empty X");
+  const auto prefers = [](std::int64_t n, std::int64_t d, std::int64_t k, DType type) {
+    Data data;
+    data.shape = {n, d, k, false};
+    data.x_type = data.w_type = type;
+    return cuda::PrefersGemm(data);
+  };
+  constexpr std::int64_t kMany = 1 << 20;
+  Expect(prefers(kMany, 1000, 8, DType::kFloat32) && prefers(kMany, 100, 16, DType::kFloat32) &&
+             prefers(kMany, 256, 8, DType::kBFloat16),
+         "products that cuBLAS does faster");
+  Expect(!prefers(kMany, 256, 8, DType::kFloat32) && !prefers(kMany, 16, 16, DType::kFloat32) &&
+             !prefers(kMany, 1000, 4, DType::kBFloat16) && !prefers(9, 1000, 16, DType::kFloat32) &&
+             !prefers(kMany, 1000, 16, DType::kFloat64),
+         "products that the fused kernel does faster, or that nobody measured");
 }
 
 // Every way to descend asks between its launches.
@@ -305,7 +349,7 @@ void TestWorkspaceTooSmall() {
 // less between another's asking for it and its launch.
 void TestSharedMemoryOfTwoThreads() {
   const cuda::Device device = TestDevice();
-  const Problem large(17'000, 8, 1, DType::kFloat32, 1), small(2'000, 8, 1, DType::kFloat32, 1);
+  const Problem large(40, 4096, 1, DType::kFloat32, 1), small(40, 1000, 1, DType::kFloat32, 1);
   const auto shared_bytes = [&](const Problem& problem) {
     return cuda::PlanFused(problem.data, device).shared_bytes;
   };
@@ -352,8 +396,13 @@ void TestErrors() {
   struct Case {
     std::int64_t n, d, k, steps;
   };
-  // Of one block, of a grid, of a grid with graphs, in chunks with graphs.
-  for (const Case c : {Case{50, 3, 1, 2}, {60, 600, 1, 2}, {17'000, 1, 1, 33}, {2, 3, 17, 33}}) {
+  // Of one block, of a grid, of blocks that share a row, of a grid with graphs, in chunks with
+  // graphs.
+  for (const Case c : {Case{50, 3, 1, 2},
+                       {60, 600, 1, 2},
+                       {2, 17'000, 1, 1},
+                       {17'000, 1, 1, 33},
+                       {2, 3, 17, 33}}) {
     const Problem problem(c.n, c.d, c.k, DType::kFloat32, c.steps);
     const std::string name = "d=" + std::to_string(c.d) + " k=" + std::to_string(c.k);
     TestErrorsOf(name + " descent", [&] { return Descend(problem, device).status; });
@@ -372,6 +421,7 @@ void TestErrors() {
       "asking for N bytes of shared memory for the fused kernel",
       "clearing the grid barrier",
       "clearing the steps' counters",
+      "clearing what the blocks of a row tell each other",
       "finding the current CUDA device",
       "launching a CUDA graph",
       "launching the descent's step kernel",
@@ -442,6 +492,7 @@ int main(int argc, char** argv) {
   machine().ptx_folder = argv[1];
   TestWaysToDescend();
   TestDescentInChunks();
+  TestBlocksThatShareARow();
   TestProductsOfTheCaller();
   TestCancelled();
   TestWorkspaceTooSmall();

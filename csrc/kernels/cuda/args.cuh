@@ -52,7 +52,7 @@ struct FusedArgs {
   double* partials = nullptr;  // [teams][bias k, grad d·k, loss k]; for a descent twice that
   // [teams][2][team][rows · targets, twice for float64], zeros, if team > 1.
   unsigned long long* team_words = nullptr;
-  FinishArgs finish;           // the single block of a small problem finishes it
+  FinishArgs finish;  // the single block of a small problem finishes it
   DescentArgs descent;
 
   __host__ __device__ std::int64_t weights() const {

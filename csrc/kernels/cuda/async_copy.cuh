@@ -28,8 +28,8 @@ __device__ inline void CopyAsync(std::uint32_t shared, const void* global, bool 
   if constexpr (Bytes == 16) {
     asm volatile(
         "{\n.reg .pred p;\n.reg .b32 a, b, c, d;\nsetp.ne.s32 p, %3, 0;\n"
-        "@p ld.global.v4.u32 {a, b, c, d}, [%2];\n@p st.shared.v4.u32 [%0 + %1], {a, b, c, d};\n}" ::
-            "r"(shared),
+        "@p ld.global.v4.u32 {a, b, c, d}, [%2];\n@p st.shared.v4.u32 [%0 + %1], {a, b, c, "
+        "d};\n}" ::"r"(shared),
         "n"(Offset), "l"(global), "r"(p)
         : "memory");
   } else if constexpr (Bytes == 8) {

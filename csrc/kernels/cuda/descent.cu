@@ -1,8 +1,8 @@
 // Three ways to descend, by what the device and the shape allow. All of the fused kernel's passes
 // in one launch, with a barrier of the whole grid after each; where the grid cannot be resident at
 // once, the same pass and the same step as two launches, replayed from a CUDA graph, to the same
-// bits; and for what the fused kernel does not hold, the chunk path's launches, from a graph too
-// where all of them are this library's own.
+// bits; and for what the fused kernel does not hold, or several blocks share, the launches of
+// single passes, from a graph too where all of them are this library's own.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -35,8 +35,8 @@ std::int64_t StepBlocks(std::int64_t count, const Device& device) {
       1, std::min(CeilDiv(count, kThreads), 4 * std::int64_t{device.multiprocessors}));
 }
 
-// Whether every pass is a single pass's launches: what the fused kernel does not hold, and rows that
-// several blocks share.
+// Whether every pass is a single pass's launches: what the fused kernel does not hold, and rows
+// that several blocks share.
 bool IsOfSinglePasses(const FusedPlan& plan) { return plan.path == Path::kChunks || plan.team > 1; }
 
 struct DescentParts {
@@ -56,7 +56,8 @@ struct DescentParts {
   void* loss_grad = nullptr;  // a single pass's workspace
   std::int64_t bytes;
 
-  DescentParts(const Data& data, const Descent& descent, const Device& device, void* workspace)
+  DescentParts(const Data& data, const Descent& descent, const Device& device, bool gemm,
+               void* workspace)
       : plan(PlanFused(data, device)),
         count(data.shape.weight_rows() * data.shape.k),
         every_block_updates(plan.blocks == 1 || plan.blocks * count <= kRepeatedUpdateLoads) {
@@ -72,7 +73,7 @@ struct DescentParts {
       done = parts.Take<std::int64_t>(StepBlocks(count, device) * 8);
       loss = parts.Take(8);
       grad = parts.Take(state_bytes);
-      loss_grad = parts.Take(LossGradBytes(data, device));
+      loss_grad = parts.Take(LossGradBytes(data, device, gemm));
     } else {
       v_state = parts.Take(copies * state_bytes);
       barrier = parts.Take<unsigned>(sizeof(unsigned));
@@ -269,7 +270,7 @@ std::int64_t ChunkedStepsPerGraph(const Call& call, const Gemm& gemm) {
   const Shape& shape = call.data.shape;
   if (gemm.run != nullptr && SuitsGemm(shape)) return 0;
   constexpr std::int64_t kLaunchesPerChunk = 3, kOthers = 2;
-  const std::int64_t chunks = CeilDiv(shape.n, PlanChunks(call.data, call.device).rows);
+  const std::int64_t chunks = CeilDiv(shape.n, PlanChunks(call.data, call.device, false).rows);
   const std::int64_t launches = kLaunchesPerChunk * std::max<std::int64_t>(1, chunks) + kOthers;
   return std::min(kStepsPerGraph, kLaunchesPerGraph / launches);
 }
@@ -303,13 +304,14 @@ Status DescendBySinglePasses(const Call& call, const Gemm& gemm) {
 
 }  // namespace
 
-std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device) {
-  return DescentParts(data, descent, device, nullptr).bytes;
+std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device,
+                          bool gemm) {
+  return DescentParts(data, descent, device, gemm, nullptr).bytes;
 }
 
 Status LaunchDescent(const Data& data, const Descent& descent, const Device& device,
                      cudaStream_t stream, void* workspace, const Gemm& gemm) {
-  const DescentParts parts(data, descent, device, workspace);
+  const DescentParts parts(data, descent, device, gemm.run != nullptr, workspace);
   const Call call = {data, descent, device, stream, parts};
   if (IsOfSinglePasses(parts.plan)) return DescendBySinglePasses(call, gemm);
   FusedArgs args;

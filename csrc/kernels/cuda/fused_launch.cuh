@@ -16,9 +16,6 @@ Status LaunchVariant(const FusedArgs& args, const LaunchConfig& config) {
   if constexpr (C > MostVectors(Element<T>::kType, K, E)) {
     return {Status::Code::kInternal, "no fused kernel for this plan"};
   } else {
-    if constexpr (C == MostVectors(Element<T>::kType, K, E) && E == VectorWidth(Element<T>::kType)) {
-      if (args.plan.team > 1) return Launch(config, FusedKernel<RowsPass<T, K, E, C, true>>, args);
-    }
     if (args.plan.variant.vectors != C) return LaunchVariant<T, K, E, 2 * C>(args, config);
     return Launch(config, FusedKernel<RowsPass<T, K, E, C>>, args);
   }
@@ -28,6 +25,9 @@ template <typename T, int K>
 Status LaunchForTargets(const FusedArgs& args, const LaunchConfig& config) {
   constexpr DType kType = Element<T>::kType;
   constexpr int kNarrow = NarrowWidth(kType), kWide = VectorWidth(kType);
+  if (args.plan.team > 1) {
+    return Launch(config, FusedKernel<RowsPass<T, K, kWide, TeamVectors(kType, K), true>>, args);
+  }
   if constexpr (K > 1 || IsWide(kType)) {
     if (args.plan.variant.vector == kNarrow) {
       return LaunchVariant<T, K, kNarrow, LeastVectors(kType, K, kNarrow)>(args, config);

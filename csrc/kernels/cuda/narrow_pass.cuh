@@ -27,9 +27,7 @@ class NarrowPass {
   static constexpr int kBlocks = 1;  // of a multiprocessor
 
   __device__ NarrowPass(const FusedArgs& args, unsigned char* shared)
-      : args_(args),
-        shared_(shared),
-        ring_(SharedAddress(shared) + threadIdx.x * kLaneBytes) {
+      : args_(args), shared_(shared), ring_(SharedAddress(shared) + threadIdx.x * kLaneBytes) {
     ClearSums();
   }
 

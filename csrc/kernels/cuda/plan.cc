@@ -30,7 +30,8 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
   v.targets = std::min(k, kTargetsOfALane);
   plan->target_groups = k / v.targets;
   v.vector = (k > 1 || IsWide(data.x_type)) && d <= NarrowWidth(data.x_type)
-                 ? NarrowWidth(data.x_type) : VectorWidth(data.x_type);
+                 ? NarrowWidth(data.x_type)
+                 : VectorWidth(data.x_type);
   // Rows start anywhere in a vector where d is not a multiple of one.
   plan->period = v.vector / std::gcd(static_cast<int>(d % v.vector), v.vector);
   const std::int64_t vectors =
@@ -39,12 +40,20 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
   // touches few cache lines.
   constexpr std::int64_t kLanes = 4;
   std::int64_t lanes = std::max<std::int64_t>(1, std::min(kLanes, vectors / 2));
-  v.vectors = static_cast<int>(std::min<std::int64_t>(
-      std::max<std::int64_t>(vectors / lanes, LeastVectors(data.x_type, v.targets, v.vector)),
-      MostVectors(data.x_type, v.targets, v.vector)));
-  lanes = std::max<std::int64_t>(1, vectors / v.vectors);
+  const int least = LeastVectors(data.x_type, v.targets, v.vector);
+  const auto share = [&](int most) {
+    v.vectors = static_cast<int>(
+        std::min<std::int64_t>(std::max<std::int64_t>(vectors / lanes, least), most));
+    return std::max<std::int64_t>(1, vectors / v.vectors);
+  };
+  const int most = MostVectors(data.x_type, v.targets, v.vector);
+  // Half as many, and more rows in flight, where a block has lanes enough for 16-bit rows.
+  const bool halved =
+      BytesOf(data.x_type) == 2 && v.targets == 1 && most > least && 2 * vectors / most <= kThreads;
+  lanes = share(halved ? most / 2 : most);
   if (lanes * plan->target_groups > kThreads) {
     if (plan->target_groups > 1) return false;
+    v.vectors = TeamVectors(data.x_type, v.targets);
     const std::int64_t needed = CeilDiv(d + v.vector - v.vector / plan->period, v.vector);
     const std::int64_t team = CeilDiv(needed, std::int64_t{kThreads} * v.vectors);
     if (team > kMostBlocksOfARow) return false;
@@ -159,20 +168,23 @@ FusedPlan PlanFused(const Data& data, const Device& device) {
   return plan;
 }
 
-ChunkPlan PlanChunks(const Data& data, const Device& device) {
+ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm) {
   const Shape& shape = data.shape;
   ChunkPlan plan;
   // Half of L2 for X, so that its second use finds it; 16-bit rows may be widened to float32.
+  // Products by cuBLAS want more: of 30 MB they take twice as long as of all rows at once, on an
+  // H200.
   const std::int64_t x_size = std::max<std::int64_t>(4, SizeOf(data.x_type));
   const std::int64_t row_bytes = x_size * std::max<std::int64_t>(1, std::max(shape.d, shape.k));
   const std::int64_t l2 = std::max<std::int64_t>(device.l2_bytes, 4 << 20);
-  plan.rows =
-      std::max<std::int64_t>(1, std::min(shape.n, std::max<std::int64_t>(32, l2 / 2 / row_bytes)));
+  const std::int64_t chunk_bytes = gemm ? std::max<std::int64_t>(l2 / 2, 256 << 20) : l2 / 2;
+  plan.rows = std::max<std::int64_t>(
+      1, std::min(shape.n, std::max<std::int64_t>(32, chunk_bytes / row_bytes)));
   const std::int64_t column_blocks =
       std::max<std::int64_t>(1, CeilDiv(shape.d, kThreads) * CeilDiv(shape.k, 4));
   plan.row_splits = std::max<std::int64_t>(
       1, std::min<std::int64_t>(16, 4 * std::int64_t{device.multiprocessors} / column_blocks));
-  plan.residual_blocks = std::max(1, device.multiprocessors);
+  plan.residual_blocks = 8 * std::max(1, device.multiprocessors);
   return plan;
 }
 
@@ -181,6 +193,14 @@ bool SuitsGemm(const Shape& shape) {
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   return shape.n > 0 && shape.d > 0 && shape.k >= kFromTargets &&
          std::max(shape.d, shape.k) <= kMost;
+}
+
+// As measured on an H200 with X of 1 GiB, against TensorFlow's two products in TF32 and without.
+bool PrefersGemm(const Data& data) {
+  const Shape& shape = data.shape;
+  constexpr std::int64_t kLarge = 4 << 20;  // elements: less is over before several launches are
+  if (!SuitsGemm(shape) || IsWide(data.x_type) || shape.n <= kLarge / shape.d) return false;
+  return BytesOf(data.x_type) == 2 || shape.d >= 512 || (shape.k > 8 && shape.d >= 64);
 }
 
 }  // namespace cuda

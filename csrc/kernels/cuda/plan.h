@@ -12,7 +12,7 @@ namespace cuda {
 
 constexpr int kThreads = 256;     // of a block, at most
 constexpr int kMostTargets = 16;  // of the fused kernel
-constexpr int kMostBlocksOfARow = 8;
+constexpr int kMostBlocksOfARow = 16;
 
 enum class Path {
   kRows,    // the fused kernel: lanes share a row, which they keep in registers
@@ -45,6 +45,13 @@ constexpr int MostVectors(DType type, int targets, int vector) {
              ? 1
              : AccumulatorBytes(type, targets) / accumulator / targets / vector;
 }
+// Of a row that several blocks share: what they tell each other takes registers too. Half as many
+// are faster as well, for one target and 40000 columns on an H200: 0.55 of the read bandwidth, not
+// 0.47.
+constexpr int TeamVectors(DType type, int targets) {
+  const int most = MostVectors(type, targets, VectorWidth(type));
+  return most > 1 ? most / 2 : 1;
+}
 constexpr int LeastVectors(DType type, int targets, int vector) {
   return MostVectors(type, targets, vector) > 1 ? 2 : 1;
 }
@@ -54,13 +61,18 @@ constexpr int LeastVectors(DType type, int targets, int vector) {
 constexpr int RowsInFlight(DType type, Variant v) {
   const bool full = v.vectors > 1 && v.vectors == MostVectors(type, v.targets, v.vector);
   const bool half = BytesOf(type) == 2;
-  const int most = v.targets == 1 ? 16 : v.targets == 4 ? 6 : IsWide(type) ? 8 : 16;
-  const int bytes = v.targets == 1   ? (full && half ? 128 : 256)
+  const int most = v.targets == 1   ? 16
+                   : v.targets == 4 ? (IsWide(type) ? 4 : 6)
+                   : IsWide(type)   ? 8
+                                    : 16;
+  const int bytes = v.targets == 1   ? (full && half                                ? 128
+                                        : type == DType::kFloat16 && v.vectors == 2 ? 192
+                                                                                    : 256)
                     : v.targets == 2 ? (IsWide(type)   ? 128
                                         : full && half ? 64
                                                        : 256)
                     : half           ? 64
-                    : IsWide(type)   ? 96
+                    : IsWide(type)   ? 48
                                      : (full ? 128 : 192);
   const int rows = bytes / (v.vector * v.vectors * BytesOf(type));
   return rows < 1 ? 1 : rows > most ? most : rows;
@@ -69,7 +81,8 @@ constexpr int RowsInFlight(DType type, Variant v) {
 // Rows of so few columns, for one target, are whole in a lane: kernels of their own for each number
 // of columns.
 constexpr int kNarrowColumns = 7;
-// Tiles of columns · 16 bytes that a lane works on at a time, and how often that many are under way.
+// Tiles of columns · 16 bytes that a lane works on at a time, and how often that many are under
+// way.
 constexpr int NarrowTiles(int columns) { return columns == 1 ? 4 : columns <= 3 ? 2 : 1; }
 constexpr int NarrowStages(int columns) { return 40 / (NarrowTiles(columns) * columns); }
 constexpr int NarrowRingBytes(int columns) {
@@ -98,7 +111,7 @@ struct FusedPlan {
   int blocks = 1;
   int team = 1;   // blocks that share a row, all resident at once
   int teams = 1;  // blocks / team: each has its own partial sums
-  int rows = 1;  // of one iteration of a group
+  int rows = 1;   // of one iteration of a group
   // Rows start at so many different places modulo a vector; blocks · groups is a multiple of it, so
   // that all rows of a group start at the same place and a lane keeps to its columns.
   int period = 1;
@@ -118,11 +131,14 @@ struct ChunkPlan {
   std::int64_t row_splits = 1;  // of a chunk, side by side in the gradient kernel
   int residual_blocks = 1;
 };
-ChunkPlan PlanChunks(const Data& data, const Device& device);
+ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm);
 
 // Whether its products go to the caller's GEMM where there is one: enough targets to beat kernels
 // that read the chunk again for every four of them, and leading dimensions that BLAS's int holds.
 bool SuitsGemm(const Shape& shape);
+// Whether the caller's GEMM, where there is one, beats the fused kernel for a problem that suits
+// both.
+bool PrefersGemm(const Data& data);
 
 }  // namespace cuda
 }  // namespace linreg_ops

@@ -332,18 +332,18 @@ class RowsPass {
     }
   }
 
-  // Between the blocks of a row, through L2: each word brings the number of its exchange with it, so
-  // that one trip tells both. Two buffers in turn as well.
+  // Between the blocks of a row, through L2: each word brings the number of its exchange with it,
+  // so that one trip tells both. Two buffers in turn as well.
   __device__ void ExchangeInTeam(A (&dot)[R][K]) {
     constexpr int kHalves = sizeof(A) / 4, kWords = R * K * kHalves;
     const int team = args_.plan.team, words = team * kWords;
     const auto number = static_cast<unsigned long long>(++exchanges_);
     volatile unsigned long long* const box =
         args_.team_words + (team_ * 2 + (exchanges_ & 1)) * std::int64_t{words};
-    std::uint32_t* const shared = reinterpret_cast<std::uint32_t*>(shared_) + (exchanges_ & 1) * words;
+    std::uint32_t* const shared =
+        reinterpret_cast<std::uint32_t*>(shared_) + (exchanges_ & 1) * words;
     if (threadIdx.x == 0) {
-      volatile unsigned long long* const mine =
-          box + member_ * kWords;
+      volatile unsigned long long* const mine = box + member_ * kWords;
 #pragma unroll
       for (int i = 0; i < R * K; ++i) {
         if constexpr (kHalves == 1) {

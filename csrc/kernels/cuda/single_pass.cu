@@ -84,7 +84,7 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Gemm& gemm) {
   if (outputs.loss_out == nullptr && outputs.grad_out == nullptr) return Status();
   const FusedPlan plan = PlanFused(data, device);
-  if (plan.path == Path::kChunks) {
+  if (plan.path == Path::kChunks || (gemm.run != nullptr && PrefersGemm(data))) {
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
   const PassParts parts(data, plan, workspace);
@@ -102,18 +102,21 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
         "clearing what the blocks of a row tell each other");
   }
   if (status.ok()) status = LaunchFusedFor(data.x_type, args, plan.team > 1, stream);
-  if (status.code() == Status::Code::kUnsupported) {  // the blocks of a row are not resident at once
+  if (status.code() ==
+      Status::Code::kUnsupported) {  // the blocks of a row are not resident at once
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
   if (!status.ok() || plan.blocks == 1) return status;
   return LaunchFinish(args.finish, stream);
 }
 
-std::int64_t LossGradBytes(const Data& data, const Device& device) {
+std::int64_t LossGradBytes(const Data& data, const Device& device, bool gemm) {
   const FusedPlan plan = PlanFused(data, device);
-  if (plan.path == Path::kChunks) return ChunkedWorkspaceBytes(data, device);
+  if (plan.path == Path::kChunks || (gemm && PrefersGemm(data))) {
+    return ChunkedWorkspaceBytes(data, device, gemm);
+  }
   const std::int64_t bytes = PassParts(data, plan, nullptr).bytes;
-  return plan.team > 1 ? std::max(bytes, ChunkedWorkspaceBytes(data, device)) : bytes;
+  return plan.team > 1 ? std::max(bytes, ChunkedWorkspaceBytes(data, device, gemm)) : bytes;
 }
 
 }  // namespace cuda

@@ -27,7 +27,7 @@ Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cud
 Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace, const Gemm& gemm);
 // Bytes of its workspace.
-std::int64_t LossGradBytes(const Data& data, const Device& device);
+std::int64_t LossGradBytes(const Data& data, const Device& device, bool gemm);
 
 }  // namespace cuda
 }  // namespace linreg_ops
