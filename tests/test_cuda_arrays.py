@@ -1,4 +1,4 @@
-"""GPU arrays around the kernels' calls: streams, memory and DLPack, in the emulation on the CPU.
+"""GPU arrays around the kernels' calls: streams, memory and DLPack, on the PTX runner.
 
 Its streams work when somebody waits for them, and its memory is given out again as soon as it is
 given back: an order that nobody asked for shows as a wrong number.
@@ -9,13 +9,16 @@ import datetime
 
 import numpy as np
 import pytest
-from cuda_emulation import build, load
 from oracles import assert_within, problem, truth
+from ptx_runner import DEVICES, become, build, load
 
 
 @pytest.fixture(scope="module")
 def emulated(request):
-    return load(build(request.config.cache.mkdir("cuda_emulation")).module)
+    built = build(request.config.cache.mkdir("ptx_runner"))
+    module = load(built.module)
+    become(module, built, DEVICES["sm_90"])
+    return module
 
 
 def to_device(emulated, a):
@@ -103,10 +106,11 @@ class DLTensor(ctypes.Structure):
 
 
 class HandMade:
-    """A float32 array in the emulated GPU's memory, or what claims to be one."""
+    """A float32 array in the runner's memory, or what claims to be one."""
 
-    def __init__(self, array, strides=None, **changes):
+    def __init__(self, emulated, array, strides=None, **changes):
         self.array = np.ascontiguousarray(array, np.float32)
+        emulated.lend(self.array.ctypes.data, self.array.nbytes)
         sizes = ctypes.c_int64 * array.ndim
         self.tensor = DLTensor(
             self.array.ctypes.data, 2, 0, array.ndim, 2, 32, 1, sizes(*array.shape)
@@ -136,9 +140,11 @@ def capsule(pointer, name):
 @pytest.mark.parametrize("skip", [0, 1])
 def test_hand_made_dlpack(emulated, arrays, strides, skip):
     x, w, y = arrays
-    view = HandMade(x, strides, byte_offset=12 * skip)
+    view = HandMade(emulated, x, strides, byte_offset=12 * skip)
     view.tensor.shape[0] -= skip
-    loss, grad = emulated.cuda.loss_and_grad(view, HandMade(w), HandMade(y[skip:]))
+    loss, grad = emulated.cuda.loss_and_grad(
+        view, HandMade(emulated, w), HandMade(emulated, y[skip:])
+    )
     exact = truth(x[skip:], w, y[skip:])
     assert_within(to_numpy(loss), exact.loss, exact.loss_bound)
     assert_within(to_numpy(grad), exact.grad, exact.grad_bound)
@@ -160,7 +166,7 @@ def test_hand_made_dlpack(emulated, arrays, strides, skip):
 def test_dlpack_that_is_refused(emulated, arrays, changes, error, match):
     x, w, _ = arrays
     with pytest.raises(error, match=match):
-        emulated.cuda.loss_and_grad(HandMade(x, **changes), HandMade(w))
+        emulated.cuda.loss_and_grad(HandMade(emulated, x, **changes), HandMade(emulated, w))
 
 
 NOT_A_TENSOR = {
@@ -176,9 +182,9 @@ NOT_A_TENSOR = {
 @pytest.mark.parametrize("argument", ["x", "w", "y", "sample_weight"])
 def test_what_dlpack_returns_must_be_a_new_tensor(emulated, arrays, argument, make, got):
     """Only the capsule's name says what it points to."""
-    arguments = dict(zip("xwy", map(HandMade, arrays), strict=True))
-    arguments["sample_weight"] = HandMade(np.ones(50))
+    arguments = {name: HandMade(emulated, a) for name, a in zip("xwy", arrays, strict=True)}
+    arguments["sample_weight"] = HandMade(emulated, np.ones(50))
     fake = type("Fake", (HandMade,), {"__dlpack__": lambda self, *, stream: make()})
-    arguments[argument] = fake(arguments[argument].array)
+    arguments[argument] = fake(emulated, arguments[argument].array)
     with pytest.raises(TypeError, match=rf"{argument}\.__dlpack__ must return .* got .*{got}"):
         emulated.cuda.loss_and_grad(**arguments)

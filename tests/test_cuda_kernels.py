@@ -1,13 +1,12 @@
-"""The CUDA kernels: on a GPU where there is one, and everywhere in an emulation on the CPU."""
+"""The CUDA kernels: on a GPU where there is one, and as compiled PTX on the CPU."""
 
-import os
 import subprocess
 
 import ml_dtypes
 import numpy as np
 import pytest
-from cuda_emulation import build, load
 from oracles import assert_within, problem, truth
+from ptx_runner import DEVICES, become, build, load
 
 from linreg_ops import _kernels, kernels
 
@@ -51,19 +50,34 @@ TARGETS = [0, 1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33]
 
 
 @pytest.fixture(scope="session")
-def emulation(request):
-    """The emulation's module and its stand-alone test programs."""
-    return build(request.config.cache.mkdir("cuda_emulation"))
+def runner(request):
+    """The PTX runner's module and the stand-alone test programs."""
+    return build(request.config.cache.mkdir("ptx_runner"))
 
 
-@pytest.fixture(scope="session", params=["gpu", "emulated"])
-def native(request):
-    """`linreg_ops._kernels.cuda`, or the same functions in the emulation."""
+# A GPU, or a device that the runner plays, with its threads in an order of their own.
+@pytest.fixture(scope="session", params=["gpu", "sm_90", "sm_90 of 5", "sm_75"])
+def machine(request):
     if request.param == "gpu":
         if not kernels.cuda.available():
             pytest.skip(NO_GPU)
-        return _kernels.cuda
-    return load(request.getfixturevalue("emulation").module).cuda
+        return None
+    return DEVICES[request.param]
+
+
+@pytest.fixture
+def native(request, machine):
+    """`linreg_ops._kernels.cuda`, or the same functions in the runner, which must find no fault."""
+    if machine is None:
+        yield _kernels.cuda
+        return
+    built = request.getfixturevalue("runner")
+    module = load(built.module)
+    become(module, built, machine, seed=0 if machine.name == "sm_90" else 1)
+    module.take_faults()
+    yield module.cuda
+    count, first = module.take_faults()
+    assert count == 0, "\n".join(first)
 
 
 def is_emulated(native):
@@ -110,7 +124,7 @@ def test_shapes(rng, native, x_type, w_type, intercept, weights):
     shapes = [(n, d, None) for n in (1, 17, 40) for d in FEATURES]
     shapes += [(n, d, k) for n in (0, 1, 19) for d in (0, 1, 5, 33) for k in TARGETS]
     if is_emulated(native):
-        shapes = shapes[rng.integers(4) :: 4]
+        shapes = shapes[rng.integers(12) :: 12]
     for n, d, k in shapes:
         x, w, y, s = problem(
             rng, n, d, k, dtype=x_type, w_dtype=w_type, intercept=intercept, weights=weights
@@ -139,14 +153,11 @@ LARGE = [
 @pytest.mark.parametrize(("n", "d", "k"), LARGE)
 def test_many_blocks_and_the_same_bits(rng, native, x_type, w_type, n, d, k):
     if is_emulated(native):
-        n = (n + 3) // 4
+        n = (n + 7) // 8
     x, w, y, s = problem(rng, n, d, k, dtype=x_type, w_dtype=w_type, weights=True)
     x /= np.asarray(16, x_type)  # so that float16's sums stay finite
     exact = truth(x, w, y, sample_weight=s)
-    results = [
-        loss_and_grad(native, x, w, y, s, loss_per_target=True, bulk_copies=bulk)
-        for bulk in (True, False, True)
-    ]
+    results = [loss_and_grad(native, x, w, y, s, loss_per_target=True) for _ in range(2)]
     finite = np.abs(np.asarray(exact.loss, np.float64)) < (6e4 if w_type == np.float16 else np.inf)
     loss, grad = results[0]
     assert_within(
@@ -316,21 +327,23 @@ def test_bad_descent(native, rate, steps, match):
         native.gradient_descent(x, w, y, rate, steps)
 
 
-def test_the_calls_around_the_kernels(emulation):
-    """Every way to descend, the bytes that a descent reads, and every error of the runtime."""
-    done = subprocess.run([emulation.programs / "cuda_calls_test"], capture_output=True, text=True)
+@pytest.mark.slow  # every error of every call, each from a fresh start, in an interpreter
+def test_the_calls_around_the_kernels(runner):
+    """Every way to descend, and every error of the runtime."""
+    done = subprocess.run(
+        [runner.folder / "cuda_calls_test", runner.ptx(90)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_emulations_own_program(emulation):
-    """Every path at every alignment between forbidden pages, and no race: any order, same bits."""
+def test_random_problems(runner):
+    """Every path at every alignment between forbidden pages, and no fault: any order, same bits."""
     outputs = set()
-    for order in ("1", "129"):
+    for order in ("0", "129"):
         done = subprocess.run(
-            [emulation.programs / "cuda_emulated_test", "150"],
+            [runner.folder / "cuda_random_test", runner.ptx(90), "100", order],
             capture_output=True,
             text=True,
-            env={**os.environ, "CUDA_EMULATION_ORDER": order},
         )
         assert done.returncode == 0, done.stdout + done.stderr
         outputs.add(done.stdout)

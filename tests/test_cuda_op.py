@@ -85,10 +85,11 @@ def test_batch(rng, tf):
     x, w, y = (rng.standard_normal(s) for s in ((3, 40, 5), (3, 5, 2), (3, 40, 2)))
     with tf.device("GPU:0"):
         loss, grad = lo.linear_l2_loss_and_grad(x, w, y)
+    exact = [truth(x[i], w[i], y[i]) for i in range(3)]
     for i in range(3):
-        exact = truth(x[i], w[i], y[i])
-        assert_within(grad.numpy()[i], exact.grad, exact.grad_bound)
-        assert_within(loss.numpy()[i], np.sum(exact.loss), np.sum(exact.loss_bound))
+        assert_within(grad.numpy()[i], exact[i].grad, exact[i].grad_bound)
+    total = sum(np.sum(e.loss) for e in exact)
+    assert_within(loss.numpy(), total, sum(np.sum(e.loss_bound) for e in exact))
 
 
 def test_errors_are_those_of_the_cpu(tf):

@@ -229,7 +229,7 @@ struct Device {
   std::int64_t shared_reserved = 0;  // of each block's, by the driver
   std::int64_t l2_bytes = 0;
   bool cooperative_launch = false;
-  bool bulk_copies = false;  // cp.async.bulk instead of cp.async; same bits
+  int code = 0;  // the compute capability that the kernels' code here was compiled for
 };
 
 // The current device of the calling thread. Names the driver that is needed if it is too old.
@@ -253,9 +253,10 @@ struct Gemm {
 };
 
 // Bytes of workspace (256-byte aligned, uninitialised device memory) that a call needs, whatever
-// the alignment of its inputs.
-std::int64_t WorkspaceBytes(const Data& data, const Device& device);
-std::int64_t DescentWorkspaceBytes(const Data& data, const Descent& descent, const Device& device);
+// the alignment of its inputs; `gemm`: whether it brings one.
+std::int64_t WorkspaceBytes(const Data& data, const Device& device, bool gemm = false);
+std::int64_t DescentWorkspaceBytes(const Data& data, const Descent& descent, const Device& device,
+                                   bool gemm = false);
 
 // `stream` is a cudaStream_t of the current device. Both validate first, and both fail without
 // touching an output if `workspace_bytes` is too small. The workspace must stay allocated until the

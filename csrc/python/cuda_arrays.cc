@@ -7,7 +7,10 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <limits>
+#include <map>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +19,7 @@
 #include "python/borrowed_array.h"
 #include "python/device_array.h"
 #include "python/dlpack.h"
+#include "python/without_gil.h"
 
 namespace linreg_ops {
 namespace {
@@ -75,30 +79,71 @@ Problem MakeProblem(const py::object& x_array, const py::object& w_array, const 
   return p;
 }
 
-cuda::Device CurrentDevice(bool bulk_copies) {
+// The current device's figures, asked for once: a dozen calls of the driver.
+cuda::Device CurrentDevice() {
+  static auto* const known = new std::map<int, cuda::Device>;  // as long as the process
+  int ordinal = 0;
+  Check(cudaGetDevice(&ordinal), "finding the current CUDA device");
+  const auto found = known->find(ordinal);
+  if (found != known->end()) return found->second;
   cuda::Device device;
   Throw(cuda::CurrentDevice(&device));
-  device.bulk_copies = device.bulk_copies && bulk_copies;
-  return device;
+  return known->emplace(ordinal, device).first->second;
+}
+
+// A call's stream and inputs: refused if the stream records; on the way out the inputs are kept
+// until the GPU has read them, unless the caller's library orders their memory by the same stream.
+class Enqueuing {
+ public:
+  Enqueuing(const Problem& problem, std::uintptr_t stream, bool keep_inputs)
+      : problem_(problem), stream_(ToStream(stream)), keep_inputs_(keep_inputs) {
+    InUse::GiveBack();
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    if (cudaStreamIsCapturing(stream_, &status) != cudaSuccess) cudaGetLastError();
+    if (status != cudaStreamCaptureStatusNone) {
+      throw std::runtime_error(
+          "stream is being captured into a CUDA graph, which would own the memory of the results: "
+          "call outside the capture");
+    }
+  }
+  Enqueuing(const Enqueuing&) = delete;
+  ~Enqueuing() {
+    if (keep_inputs_) InUse::Keep(stream_, problem_.owners);
+  }
+
+ private:
+  const Problem& problem_;
+  const cudaStream_t stream_;
+  const bool keep_inputs_;
+};
+
+// To release the GIL costs less than a launch, which may wait until there is room for it.
+template <typename Call>
+void Enqueue(const Call& call) {
+  constexpr std::int64_t kAlways = std::numeric_limits<std::int64_t>::max();
+  Throw(RunWithoutGil(kAlways, call));
 }
 
 py::tuple LossAndGrad(const py::object& x, const py::object& w, const py::object& y, bool intercept,
                       const py::object& sample_weight, bool loss_per_target, std::uintptr_t stream,
-                      bool bulk_copies) {
+                      bool keep_inputs) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight, stream);
   const DeviceGuard guard(p.device);
-  const cuda::Device device = CurrentDevice(bulk_copies);
+  const Enqueuing enqueuing(p, stream, keep_inputs);
+  const cuda::Device device = CurrentDevice();
   std::vector<std::int64_t> loss_shape;
   if (loss_per_target && p.w_shape.size() == 2) loss_shape = {p.w_shape[1]};
   DeviceArray loss(p.data.w_type, loss_shape, p.device, ToStream(stream));
   DeviceArray grad(p.data.w_type, p.w_shape, p.device, ToStream(stream));
   const std::int64_t bytes = cuda::WorkspaceBytes(p.data, device);
-  const Workspace workspace(bytes, ToStream(stream));
+  const DeviceMemory workspace(p.device, static_cast<std::size_t>(bytes), ToStream(stream));
   LossGrad out;
   out.loss = loss.data();
   out.loss_per_target = loss_per_target;
   out.grad = grad.data();
-  Throw(cuda::ComputeLossGrad(p.data, out, device, ToStream(stream), workspace.data(), bytes));
+  Enqueue([&](const Cancellable&) {
+    return cuda::ComputeLossGrad(p.data, out, device, ToStream(stream), workspace.data(), bytes);
+  });
   return py::make_tuple(loss, grad);
 }
 
@@ -106,7 +151,7 @@ py::tuple GradientDescent(
     const py::object& x, const py::object& w, const py::object& y,
     const py::array_t<double, py::array::c_style | py::array::forcecast>& learning_rate,
     std::int64_t num_steps, bool intercept, const py::object& sample_weight, double momentum,
-    std::uintptr_t stream, bool bulk_copies, bool cooperative_launch) {
+    std::uintptr_t stream, bool keep_inputs, bool cooperative_launch) {
   const Problem p = MakeProblem(x, w, y, intercept, sample_weight, stream);
   if (learning_rate.ndim() > 1) {
     throw py::value_error("learning_rate must be a scalar or have num_steps entries");
@@ -116,7 +161,8 @@ py::tuple GradientDescent(
     throw py::value_error("num_steps must be between 0 and 2^40, got " + std::to_string(num_steps));
   }
   const DeviceGuard guard(p.device);
-  cuda::Device device = CurrentDevice(bulk_copies);
+  const Enqueuing enqueuing(p, stream, keep_inputs);
+  cuda::Device device = CurrentDevice();
   device.cooperative_launch = device.cooperative_launch && cooperative_launch;
   Descent descent;
   descent.num_steps = num_steps;
@@ -133,8 +179,12 @@ py::tuple GradientDescent(
   descent.w = new_w.data();
   descent.losses = losses.data();
   const std::int64_t bytes = cuda::DescentWorkspaceBytes(p.data, descent, device);
-  const Workspace workspace(bytes, ToStream(stream));
-  Throw(cuda::ComputeDescent(p.data, descent, device, ToStream(stream), workspace.data(), bytes));
+  const DeviceMemory workspace(p.device, static_cast<std::size_t>(bytes), ToStream(stream));
+  Enqueue([&](const Cancellable& cancellable) {
+    descent.cancelled = cancellable.cancelled;
+    descent.cancelled_context = cancellable.cancelled_context;
+    return cuda::ComputeDescent(p.data, descent, device, ToStream(stream), workspace.data(), bytes);
+  });
   return py::make_tuple(new_w, losses);
 }
 
@@ -177,12 +227,13 @@ py::bytes ToHost(const DeviceArray& array, std::uintptr_t stream) {
 }
 
 py::dict DeviceProperties() {
-  const cuda::Device device = CurrentDevice(true);
+  const cuda::Device device = CurrentDevice();
   py::dict result;
   result["multiprocessors"] = device.multiprocessors;
   result["compute_capability"] = device.compute_capability;
   result["shared_per_block"] = device.shared_per_block;
   result["l2_bytes"] = device.l2_bytes;
+  result["code"] = device.code;
   result["cooperative_launch"] = device.cooperative_launch;
   return result;
 }
@@ -192,7 +243,7 @@ py::dict DeviceProperties() {
 void RegisterCuda(py::module_& module) {
   using namespace py::literals;
   py::module_ m = module.def_submodule("cuda", "The kernels on GPU arrays.");
-  // Local: the tests' emulation has another class of this name.
+  // Local: the tests' PTX runner has another class of this name.
   py::class_<DeviceArray>(m, "DeviceArray", py::module_local(),
                           "A contiguous array on a GPU, for any DLPack consumer.")
       .def_property_readonly("shape",
@@ -212,10 +263,10 @@ void RegisterCuda(py::module_& module) {
   m.def("device_properties", &DeviceProperties);
   m.def("loss_and_grad", &LossAndGrad, "x"_a, "w"_a, "y"_a = py::none(), py::kw_only(),
         "intercept"_a = false, "sample_weight"_a = py::none(), "loss_per_target"_a = false,
-        "stream"_a = 0, "bulk_copies"_a = true);
+        "stream"_a = 0, "keep_inputs"_a = true);
   m.def("gradient_descent", &GradientDescent, "x"_a, "w"_a, "y"_a, "learning_rate"_a, "num_steps"_a,
         py::kw_only(), "intercept"_a = false, "sample_weight"_a = py::none(), "momentum"_a = 0.0,
-        "stream"_a = 0, "bulk_copies"_a = true, "cooperative_launch"_a = true);
+        "stream"_a = 0, "keep_inputs"_a = true, "cooperative_launch"_a = true);
 }
 
 }  // namespace linreg_ops

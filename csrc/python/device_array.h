@@ -1,4 +1,4 @@
-// Memory of a GPU for Python: scratch, and arrays that DLPack hands on.
+// A contiguous array on a GPU, for Python and for whoever takes it by DLPack.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,99 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/launch.h"
 #include "kernels/l2_loss_grad.h"
+#include "python/device_memory.h"
 #include "python/dlpack.h"
 
 namespace linreg_ops {
-
-namespace py = pybind11;
-
-inline void Throw(const Status& status) {
-  if (status.ok()) return;
-  if (status.code() == Status::Code::kInvalidArgument) throw py::value_error(status.message());
-  throw std::runtime_error(status.message());
-}
-
-inline void Check(cudaError_t error, const char* what) { Throw(cuda::CheckCuda(error, what)); }
-
-// Makes a device current while it lives.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int device) {
-    Check(cudaGetDevice(&previous_), "finding the current CUDA device");
-    if (device != previous_) Check(cudaSetDevice(device), "choosing the CUDA device");
-    changed_ = device != previous_;
-  }
-  DeviceGuard(const DeviceGuard&) = delete;
-  ~DeviceGuard() {
-    if (changed_) cudaSetDevice(previous_);
-  }
-
- private:
-  int previous_ = 0;
-  bool changed_ = false;
-};
-
-inline cudaStream_t ToStream(std::uintptr_t stream) {
-  return reinterpret_cast<cudaStream_t>(stream);
-}
-
-// Memory that is given back behind the work on the stream that wrote it, as PyTorch's and CuPy's
-// own: who uses it on another stream orders that one before dropping it.
-class DeviceMemory {
- public:
-  DeviceMemory(int device, std::size_t bytes, cudaStream_t stream)
-      : device_(device), stream_(stream) {
-    const DeviceGuard guard(device);
-    if (bytes > 0) Check(cudaMallocAsync(&data_, bytes, stream), "allocating GPU memory");
-  }
-  DeviceMemory(const DeviceMemory&) = delete;
-  ~DeviceMemory() {
-    if (data_ == nullptr) return;
-    int previous = device_;  // the null stream is the current device's
-    cudaGetDevice(&previous);
-    if (previous != device_) cudaSetDevice(device_);
-    // cudaFree alone waits for nothing where the memory came from a pool.
-    if (cudaFreeAsync(data_, stream_) != cudaSuccess) {
-      cudaDeviceSynchronize();
-      cudaFree(data_);
-      cudaGetLastError();
-    }
-    if (previous != device_) cudaSetDevice(previous);
-  }
-  void* data() const { return data_; }
-  int device() const { return device_; }
-
- private:
-  const int device_;
-  const cudaStream_t stream_;
-  void* data_ = nullptr;
-};
-
-// Scratch memory, given back in stream order.
-class Workspace {
- public:
-  Workspace(std::int64_t bytes, cudaStream_t stream) : stream_(stream) {
-    if (bytes > 0) {
-      Check(cudaMallocAsync(&data_, static_cast<std::size_t>(bytes), stream),
-            "allocating the workspace");
-    }
-  }
-  Workspace(const Workspace&) = delete;
-  ~Workspace() {
-    if (data_ != nullptr) cudaFreeAsync(data_, stream_);
-  }
-  void* data() const { return data_; }
-
- private:
-  cudaStream_t stream_;
-  void* data_ = nullptr;
-};
 
 inline std::int64_t Product(const std::vector<std::int64_t>& shape) {
   std::int64_t product = 1;
@@ -124,10 +39,14 @@ class DeviceArray {
   std::size_t bytes() const { return static_cast<std::size_t>(Product(shape_)) * SizeOf(type_); }
 
   // The consumer's stream waits for the one that writes this array. DLPack's numbers for the legacy
-  // and the per-thread default stream are CUDA's handles for them; −1 asks for nothing.
+  // and the per-thread default stream are CUDA's handles for them, and 0 is the legacy one too; −1
+  // asks for nothing.
   void MakeWait(std::intptr_t consumer) const {
+    constexpr std::intptr_t kLegacy = 1;
+    const auto named = [](std::intptr_t stream) { return stream == 0 ? kLegacy : stream; };
+    if (consumer == -1 || named(consumer) == named(reinterpret_cast<std::intptr_t>(stream_)))
+      return;
     const auto stream = reinterpret_cast<cudaStream_t>(consumer);
-    if (consumer == -1 || stream == stream_) return;
     const DeviceGuard guard(device());
     cudaEvent_t event;
     Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");

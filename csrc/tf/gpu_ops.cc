@@ -58,6 +58,14 @@ se::blas::DataType BlasType(DType type) {
   }
 }
 
+// The arithmetic of a product. TF32 has to be asked for by its name: with kF32 BLAS never uses it,
+// whatever the options allow.
+se::blas::ComputationType ArithmeticOf(DType type, bool allow_tf32) {
+  if (type == DType::kFloat64) return se::blas::ComputationType::kF64;
+  return allow_tf32 && type == DType::kFloat32 ? se::blas::ComputationType::kTF32AsF32
+                                               : se::blas::ComputationType::kF32;
+}
+
 // Through TensorFlow's own BLAS, in its precision for float32 (TF32 where the user allows that for
 // tf.matmul). BLAS is column-major, so it computes Cᵀ = Bᵀ·op(A)ᵀ of the same memory.
 Status RunGemm(void* context, const cuda::Gemm::Call& call) {
@@ -65,6 +73,7 @@ Status RunGemm(void* context, const cuda::Gemm::Call& call) {
   se::blas::BlasSupport* blas = stream->parent()->AsBlas();
   if (blas == nullptr) return {Status::Code::kInternal, "TensorFlow has no BLAS for this GPU"};
   const bool wide = call.c_type == DType::kFloat64;
+  const bool allow_tf32 = tsl::tensor_float_32_execution_enabled();
   const float one = 1, beta = static_cast<float>(call.beta);
   const double wide_one = 1;
   const se::DeviceMemoryBase a(const_cast<void*>(call.a)), b(const_cast<void*>(call.b));
@@ -78,10 +87,8 @@ Status RunGemm(void* context, const cuda::Gemm::Call& call) {
       static_cast<int>(call.n), a, BlasType(call.ab_type),
       static_cast<int>(call.transpose_a ? call.m : call.k),
       wide ? static_cast<const void*>(&call.beta) : &beta, &c, BlasType(call.c_type),
-      static_cast<int>(call.n),
-      wide ? se::blas::ComputationType::kF64 : se::blas::ComputationType::kF32,
-      se::blas::kDefaultGemmAlgo, Options::Make(tsl::tensor_float_32_execution_enabled()), nullptr,
-      se::blas::CallContext::kNone);
+      static_cast<int>(call.n), ArithmeticOf(call.ab_type, allow_tf32), se::blas::kDefaultGemmAlgo,
+      Options::Make(allow_tf32), nullptr, se::blas::CallContext::kNone);
   if (status.ok()) return Status();
   return {Status::Code::kInternal,
           absl::StrCat("a matrix product of [", call.m, ", ", call.k, "] and [", call.k, ", ",
@@ -98,14 +105,17 @@ class GpuHost {
     if constexpr (std::is_same_v<decltype(output(0)), Descent>) {
       const Descent any = output(0);
       const auto workspace_bytes = [&any](const Data& data, const cuda::Device& device) {
-        return cuda::DescentWorkspaceBytes(data, any, device);
+        return cuda::DescentWorkspaceBytes(data, any, device, true);
       };
       return ForEachProblem(ctx, problem, workspace_bytes, [&](std::int64_t i, const Call& c) {
         return cuda::ComputeDescent(problem.at(i), output(i), c.device, c.stream, c.workspace,
                                     c.bytes, c.gemm);
       });
     } else {
-      return ForEachProblem(ctx, problem, cuda::WorkspaceBytes, [&](std::int64_t i, const Call& c) {
+      const auto workspace_bytes = [](const Data& data, const cuda::Device& device) {
+        return cuda::WorkspaceBytes(data, device, true);
+      };
+      return ForEachProblem(ctx, problem, workspace_bytes, [&](std::int64_t i, const Call& c) {
         return cuda::ComputeLossGrad(problem.at(i), output(i), c.device, c.stream, c.workspace,
                                      c.bytes, c.gemm);
       });

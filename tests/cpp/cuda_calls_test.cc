@@ -1,7 +1,10 @@
-// What the calls of the CUDA kernel API do around the kernels, in the emulation: every way to
-// descend gives the same bits, X is read once where it fits, every error of the runtime is
-// reported.
+// What the calls of the CUDA kernel API do around the kernels, on the PTX runner: every way to
+// descend gives the same bits, every error of the runtime is reported. Usage: cuda_calls_test
+// PTX_FOLDER
+#include <cuda_runtime_api.h>
+
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -12,9 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "cuda_runtime.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/l2_loss_grad.h"
+#include "machine.h"
+#include "report.h"
 
 using namespace linreg_ops;  // NOLINT
 
@@ -28,7 +32,20 @@ void Expect(bool holds, const std::string& what) {
   std::printf("FAILED %s\n", what.c_str());
 }
 
-cuda_emulation::Machine& machine() { return cuda_emulation::machine(); }
+ptx_runner::Machine& machine() { return ptx_runner::machine(); }
+
+// An array of the host that the runner takes for the GPU's.
+class Lent : public std::vector<double> {
+ public:
+  explicit Lent(std::size_t size) : std::vector<double>(size) {
+    ptx_runner::global_memory().Lend(data(), size * sizeof(double));
+  }
+  Lent(Lent&&) = default;
+  Lent(const Lent& other) : Lent(other.size()) { std::copy(other.begin(), other.end(), begin()); }
+  ~Lent() {
+    if (data() != nullptr) ptx_runner::global_memory().TakeBack(data());
+  }
+};
 
 cuda::Device TestDevice() {
   cuda::Device device;
@@ -38,7 +55,8 @@ cuda::Device TestDevice() {
 
 // A problem whose arrays live as long as it does, and its descent.
 struct Problem {
-  std::vector<double> x, w, y, rates;
+  Lent x, w, y;
+  std::vector<double> rates;
   Data data;
   Descent descent;
 
@@ -75,27 +93,31 @@ struct Problem {
 // The weights and the losses, or the error.
 struct Outcome {
   Status status;
-  std::vector<double> w, losses;
+  Lent w{0}, losses{0};
   bool operator==(const Outcome& other) const {
     return status.ok() && other.status.ok() && w == other.w && losses == other.losses;
   }
 };
 
+// What the call enqueues on a stream that records, done afterwards.
 template <typename Call>
 Status ReplayOf(cudaStream_t stream, const Call& call) {
+  cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
   const Status status = call();
   cudaGraph_t graph = nullptr;
+  cudaGraphExec_t instance = nullptr;
   cudaStreamEndCapture(stream, &graph);
-  for (const auto& work : graph->work) work();
+  cudaGraphInstantiate(&instance, graph, 0);
+  machine().graph_launches -= 1;  // which is ours, not the call's
+  cudaGraphLaunch(instance, nullptr);
+  cudaGraphExecDestroy(instance);
   cudaGraphDestroy(graph);
   return status;
 }
 
 Outcome Descend(const Problem& problem, const cuda::Device& device, cudaStream_t stream = nullptr,
                 const cuda::Gemm& gemm = {}) {
-  Outcome outcome;
-  outcome.w.resize(problem.w.size());
-  outcome.losses.resize(problem.descent.num_steps + 1);
+  Outcome outcome{Status(), Lent(problem.w.size()), Lent(problem.descent.num_steps + 1)};
   Descent descent = problem.descent;
   descent.w = outcome.w.data();
   descent.losses = outcome.losses.data();
@@ -105,7 +127,7 @@ Outcome Descend(const Problem& problem, const cuda::Device& device, cudaStream_t
   const auto compute = [&] {
     return cuda::ComputeDescent(problem.data, descent, device, stream, workspace, bytes, gemm);
   };
-  outcome.status = stream != nullptr && stream->recording ? ReplayOf(stream, compute) : compute();
+  outcome.status = stream != nullptr ? ReplayOf(stream, compute) : compute();
   cudaStreamSynchronize(stream);
   cudaFree(workspace);
   return outcome;
@@ -113,19 +135,19 @@ Outcome Descend(const Problem& problem, const cuda::Device& device, cudaStream_t
 
 // The same from a caller who records the call, and so has no use for a graph of ours.
 Outcome DescendRecorded(const Problem& problem, const cuda::Device& device) {
-  CUstream_st stream;
-  stream.recording = true;
-  return Descend(problem, device, &stream);
+  cudaStream_t stream = nullptr;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  Outcome outcome = Descend(problem, device, stream);
+  cudaStreamDestroy(stream);
+  return outcome;
 }
 
 // Few weights, which every block brings up to date for itself, and many, which the blocks share.
 std::vector<Problem> ProblemsOfSeveralBlocks() {
   std::vector<Problem> problems;
-  for (const DType type : {DType::kFloat32, DType::kFloat64}) {
-    problems.emplace_back(17'000, 1, 1, type, 34);
-    problems.emplace_back(900, 33, 5, type, 34);
-    problems.emplace_back(40, 2900, 1, type, 34);
-  }
+  problems.emplace_back(17'000, 1, 1, DType::kFloat32, 34);
+  problems.emplace_back(500, 33, 3, DType::kFloat64, 34);
+  problems.emplace_back(40, 900, 1, DType::kFloat32, 34);
   return problems;
 }
 
@@ -134,7 +156,7 @@ void TestWaysToDescend() {
     const std::string name =
         "d=" + std::to_string(problem.data.shape.d) + " " + NameOf(problem.data.x_type) + ": ";
     cuda::Device device = TestDevice();
-    const cuda::FusedPlan plan = cuda::PlanFused(problem.data, device, cuda::Purpose::kDescent);
+    const cuda::FusedPlan plan = cuda::PlanFused(problem.data, device);
     Expect(plan.path != cuda::Path::kChunks && plan.blocks > 1, name + "a grid of several blocks");
     machine().launches = machine().graph_launches = 0;
     const Outcome together = Descend(problem, device);
@@ -166,10 +188,10 @@ void TestWaysToDescend() {
   }
 }
 
-// Rows too wide for a block, and many targets.
+// Rows too wide for all blocks together, and many targets.
 std::vector<Problem> ProblemsInChunks(std::int64_t steps) {
   std::vector<Problem> problems;
-  problems.emplace_back(3, 17'000, 1, DType::kFloat32, steps);
+  problems.emplace_back(3, 25'000, 1, DType::kFloat32, steps);
   problems.emplace_back(50, 3, 17, DType::kFloat64, steps);
   return problems;
 }
@@ -181,9 +203,7 @@ void TestDescentInChunks() {
     const Shape& shape = problem.data.shape;
     const std::string name = "d=" + std::to_string(shape.d) + " k=" + std::to_string(shape.k) +
                              " " + NameOf(problem.data.x_type) + ": ";
-    Expect(
-        cuda::PlanFused(problem.data, device, cuda::Purpose::kDescent).path == cuda::Path::kChunks,
-        name + "chunks");
+    Expect(cuda::PlanFused(problem.data, device).path == cuda::Path::kChunks, name + "chunks");
     machine().graph_launches = 0;
     const Outcome alone = DescendRecorded(problem, device);
     Expect(alone.status.ok(), name + alone.status.message());
@@ -210,6 +230,35 @@ void TestDescentInChunks() {
   }
 }
 
+// Rows that several blocks share: one launch for a pass, and chunks where the blocks cannot all be
+// resident, which is as right.
+void TestBlocksThatShareARow() {
+  const cuda::Device device = TestDevice();
+  const Problem problem(6, 17'001, 1, DType::kFloat64, 1);
+  const cuda::FusedPlan plan = cuda::PlanFused(problem.data, device);
+  Expect(plan.path == cuda::Path::kRows && plan.team == 3 && plan.teams == 1, "a team of blocks");
+  const std::int64_t bytes = cuda::WorkspaceBytes(problem.data, device);
+  Lent workspace(bytes / 8 + 1), loss(1), grad(problem.w.size()), other_loss(1),
+      other_grad(problem.w.size());
+  const auto compute = [&](Lent& to_loss, Lent& to_grad) {
+    machine().launches = 0;
+    return cuda::ComputeLossGrad(problem.data, {to_loss.data(), false, to_grad.data()}, device,
+                                 nullptr, workspace.data(), bytes);
+  };
+  const Status together = compute(loss, grad);
+  Expect(together.ok() && machine().launches == 2, "the pass and its end: " + together.message());
+  machine().resident_blocks = 2;
+  const Status refused = compute(other_loss, other_grad);
+  machine().resident_blocks = std::numeric_limits<unsigned>::max();
+  Expect(refused.ok() && machine().launches == 4, "a chunk: " + refused.message());
+  double worst = std::abs(loss[0] - other_loss[0]) / loss[0];
+  for (std::size_t i = 0; i < problem.w.size() - 1; ++i) {
+    worst = std::max(worst, std::abs(grad[i] - other_grad[i]) / (1 + std::abs(grad[i])));
+  }
+  // Sums of 17001 products in float64, in another order.
+  Expect(worst < 1e-10, "the same within rounding, not " + std::to_string(worst));
+}
+
 // The caller's GEMM gets what BLAS's int holds.
 void TestProductsOfTheCaller() {
   constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
@@ -219,6 +268,20 @@ void TestProductsOfTheCaller() {
   Expect(!cuda::SuitsGemm({1, 1, kMost + 1, false}), "too many targets for BLAS");
   Expect(!cuda::SuitsGemm({9, 9, 4, false}), "few targets");
   Expect(!cuda::SuitsGemm({0, 9, 17, false}) && !cuda::SuitsGemm({9, 0, 17, false}), "empty X");
+  const auto prefers = [](std::int64_t n, std::int64_t d, std::int64_t k, DType type) {
+    Data data;
+    data.shape = {n, d, k, false};
+    data.x_type = data.w_type = type;
+    return cuda::PrefersGemm(data);
+  };
+  constexpr std::int64_t kMany = 1 << 20;
+  Expect(prefers(kMany, 1000, 8, DType::kFloat32) && prefers(kMany, 100, 16, DType::kFloat32) &&
+             prefers(kMany, 256, 8, DType::kBFloat16),
+         "products that cuBLAS does faster");
+  Expect(!prefers(kMany, 256, 8, DType::kFloat32) && !prefers(kMany, 16, 16, DType::kFloat32) &&
+             !prefers(kMany, 1000, 4, DType::kBFloat16) && !prefers(9, 1000, 16, DType::kFloat32) &&
+             !prefers(kMany, 1000, 16, DType::kFloat64),
+         "products that the fused kernel does faster, or that nobody measured");
 }
 
 // Every way to descend asks between its launches.
@@ -286,9 +349,9 @@ void TestWorkspaceTooSmall() {
 // less between another's asking for it and its launch.
 void TestSharedMemoryOfTwoThreads() {
   const cuda::Device device = TestDevice();
-  const Problem large(17'000, 8, 1, DType::kFloat32, 1), small(2'000, 8, 1, DType::kFloat32, 1);
+  const Problem large(40, 4096, 1, DType::kFloat32, 1), small(40, 1000, 1, DType::kFloat32, 1);
   const auto shared_bytes = [&](const Problem& problem) {
-    return cuda::PlanFused(problem.data, device, cuda::Purpose::kDescent).shared_bytes;
+    return cuda::PlanFused(problem.data, device).shared_bytes;
   };
   Expect(shared_bytes(large) > shared_bytes(small) && shared_bytes(small) > (48 << 10),
          "two sizes of shared memory");
@@ -297,30 +360,6 @@ void TestSharedMemoryOfTwoThreads() {
   const Status status = Descend(large, device).status;
   Expect(status.ok(), "the launch that was interrupted: " + status.message());
   Expect(other.ok(), "the launch between: " + other.message());
-}
-
-// Steps over an X of nearly all the shared memory there is read it once.
-void TestResidentDescent() {
-  for (const bool bulk : {false, true}) {
-    for (const std::int64_t d : {3, 60, 300}) {
-      cuda::Device device = TestDevice();
-      device.bulk_copies = bulk;
-      constexpr double kPart = 0.94;  // of the shared memory; tiles, weights and sums take some
-      const auto n = static_cast<std::int64_t>(
-          kPart * static_cast<double>(device.multiprocessors * device.shared_per_block) /
-          static_cast<double>(4 * (d + 1)));
-      const Problem problem(n, d, 1, DType::kFloat32, 4);
-      machine().copied_bytes = 0;
-      const Outcome outcome = Descend(problem, device);
-      Expect(outcome.status.ok(), outcome.status.message());
-      const auto copied = static_cast<double>(machine().copied_bytes);
-      const double bytes = static_cast<double>(n) * static_cast<double>(d + 1) * 4;
-      // Neighbouring tiles share 16-byte units.
-      Expect(copied > 0.99 * bytes && copied < 1.01 * bytes,
-             "d=" + std::to_string(d) + ": copied " + std::to_string(copied / bytes) +
-                 " times the bytes of X and y");
-    }
-  }
 }
 
 std::set<std::string> what_failed;
@@ -357,34 +396,38 @@ void TestErrors() {
   struct Case {
     std::int64_t n, d, k, steps;
   };
-  // Of one block, of a grid, of a grid with graphs, in chunks with graphs.
-  for (const Case c : {Case{50, 3, 1, 2}, {60, 2900, 1, 2}, {17'000, 1, 1, 33}, {2, 3, 17, 33}}) {
+  // Of one block, of a grid, of blocks that share a row, of a grid with graphs, in chunks with
+  // graphs.
+  for (const Case c : {Case{50, 3, 1, 2},
+                       {60, 600, 1, 2},
+                       {2, 17'000, 1, 1},
+                       {17'000, 1, 1, 33},
+                       {2, 3, 17, 33}}) {
     const Problem problem(c.n, c.d, c.k, DType::kFloat32, c.steps);
     const std::string name = "d=" + std::to_string(c.d) + " k=" + std::to_string(c.k);
     TestErrorsOf(name + " descent", [&] { return Descend(problem, device).status; });
     cuda::Device other = device;
     other.cooperative_launch = false;
     TestErrorsOf(name + " descent in launches", [&] { return Descend(problem, other).status; });
-    std::vector<float> loss(1), grad(problem.w.size());
+    Lent loss(1), grad(problem.w.size());
     const std::int64_t bytes = cuda::WorkspaceBytes(problem.data, device);
-    std::vector<double> workspace(bytes / 8 + 1);
+    Lent workspace(bytes / 8 + 1);
     TestErrorsOf(name + " loss and gradient", [&] {
       return cuda::ComputeLossGrad(problem.data, {loss.data(), false, grad.data()}, device, nullptr,
                                    workspace.data(), bytes);
     });
   }
   const std::set<std::string> expected = {
-      "asking for N bytes of shared memory for the fused kernel (columns, 1 target)",
-      "asking for N bytes of shared memory for the fused kernel (rows, 1 target)",
+      "asking for N bytes of shared memory for the fused kernel",
       "clearing the grid barrier",
       "clearing the steps' counters",
+      "clearing what the blocks of a row tell each other",
       "finding the current CUDA device",
       "launching a CUDA graph",
       "launching the descent's step kernel",
       "launching the dot product kernel",
       "launching the finishing kernel",
-      "launching the fused kernel (columns, 1 target)",
-      "launching the fused kernel (rows, 1 target)",
+      "launching the fused kernel",
       "launching the gradient kernel",
       "launching the residual kernel",
       "launching the schedule's copy",
@@ -412,12 +455,7 @@ void TestErrors() {
   Expect(image.find("LINREG_OPS_CUDA_ARCHITECTURES") != std::string::npos, image);
 }
 
-void TestBulkCopiesAreWhatTheCodeHas() {
-  Expect(TestDevice().bulk_copies, "bulk copies by code for sm_90");
-  machine().ptx_version = 80;
-  Expect(!TestDevice().bulk_copies, "none by code for sm_80 on a newer device");
-  machine().ptx_version = 90;
-}
+void TestWhatCodeRuns() { Expect(TestDevice().code == 90, "the code's compute capability"); }
 
 // Empty arrays of sizes whose products overflow: an error, or empty sums, but no crash.
 void TestHugeEmptyArrays() {
@@ -430,10 +468,12 @@ void TestHugeEmptyArrays() {
       Data data;
       data.shape = shape;
       data.x_type = data.w_type = type;
-      double loss = -1;
+      Lent loss_array(1);
+      double& loss = loss_array[0];
+      loss = -1;
       const std::int64_t bytes = cuda::WorkspaceBytes(data, device);
       Expect(bytes >= 0 && bytes < (1 << 20), "a workspace of " + std::to_string(bytes));
-      std::vector<double> workspace(bytes / 8 + 1);
+      Lent workspace(bytes / 8 + 1);
       const Status status = cuda::ComputeLossGrad(data, {&loss, false, nullptr}, device, nullptr,
                                                   workspace.data(), bytes);
       const bool refused =
@@ -447,17 +487,21 @@ void TestHugeEmptyArrays() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  machine().ptx_folder = argv[1];
   TestWaysToDescend();
   TestDescentInChunks();
+  TestBlocksThatShareARow();
   TestProductsOfTheCaller();
   TestCancelled();
   TestWorkspaceTooSmall();
   TestSharedMemoryOfTwoThreads();
-  TestResidentDescent();
   TestErrors();
-  TestBulkCopiesAreWhatTheCodeHas();
+  TestWhatCodeRuns();
   TestHugeEmptyArrays();
+  for (const std::string& fault : ptx_runner::faults().first) std::printf("%s\n", fault.c_str());
+  failures += static_cast<int>(ptx_runner::faults().count);
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -7,7 +7,6 @@
 
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/reduce.cuh"
-#include "kernels/cuda/ring.cuh"
 
 namespace linreg_ops {
 namespace cuda {
@@ -40,15 +39,20 @@ struct DescentArgs {
 
 struct FusedArgs {
   FusedPlan plan;
-  RingArgs ring;
+  const void* x = nullptr;
+  const void* y = nullptr;  // null: zeros
+  const void* s = nullptr;  // null: ones
   const void* w = nullptr;
+  std::int64_t n = 0;
   DType w_type = DType::kFloat32;
   DType y_type = DType::kFloat32;  // of sample_weight too
   int d = 0, k = 0;
   bool intercept = false;
-  bool wide_loads = false;     // rows are aligned for loads of plan.vector elements
-  double* partials = nullptr;  // [blocks][bias k, grad d·k, loss k]; for a descent twice that
-  FinishArgs finish;           // the single block of a small problem finishes it
+  bool wide_loads = false;     // X is aligned for loads of whole vectors
+  double* partials = nullptr;  // [teams][bias k, grad d·k, loss k]; for a descent twice that
+  // [teams][2][team][rows · targets, twice for float64], zeros, if team > 1.
+  unsigned long long* team_words = nullptr;
+  FinishArgs finish;  // the single block of a small problem finishes it
   DescentArgs descent;
 
   __host__ __device__ std::int64_t weights() const {

@@ -1,7 +1,5 @@
-// Copies from global to shared memory that no thread waits for: cp.async (sm_80), whose completion
-// a thread awaits for its own copies, and cp.async.bulk (sm_90), one thread's copy of any size
-// whose bytes an mbarrier counts. Older devices copy through registers. The only inline assembly
-// here.
+// A thread's copies from global to shared memory that it waits for later: cp.async of sm_80. Older
+// devices copy through a register at once.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,14 +13,39 @@ __device__ inline std::uint32_t SharedAddress(const void* shared) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
 }
 
-// 16 bytes; both addresses are multiples of 16.
-__device__ inline void CopyAsync16(void* shared, const void* global) {
+// `Bytes` are 4, 8 or 16, and both addresses multiples of it; to shared + Offset, if `wanted`.
+// Through L1, where the end of a row may be the beginning of the next.
+template <int Bytes, int Offset>
+__device__ inline void CopyAsync(std::uint32_t shared, const void* global, bool wanted) {
+  const int p = wanted;
 #if __CUDA_ARCH__ >= 800
-  // .cg: through L2 only, since X is read once.
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared)), "l"(global)
-               : "memory");
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.s32 p, %4, 0;\n"
+      "@p cp.async.ca.shared.global [%0 + %1], [%2], %3;\n}" ::"r"(shared),
+      "n"(Offset), "l"(global), "n"(Bytes), "r"(p)
+      : "memory");
 #else
-  *static_cast<uint4*>(shared) = __ldg(static_cast<const uint4*>(global));
+  if constexpr (Bytes == 16) {
+    asm volatile(
+        "{\n.reg .pred p;\n.reg .b32 a, b, c, d;\nsetp.ne.s32 p, %3, 0;\n"
+        "@p ld.global.v4.u32 {a, b, c, d}, [%2];\n@p st.shared.v4.u32 [%0 + %1], {a, b, c, "
+        "d};\n}" ::"r"(shared),
+        "n"(Offset), "l"(global), "r"(p)
+        : "memory");
+  } else if constexpr (Bytes == 8) {
+    asm volatile(
+        "{\n.reg .pred p;\n.reg .b32 a, b;\nsetp.ne.s32 p, %3, 0;\n"
+        "@p ld.global.v2.u32 {a, b}, [%2];\n@p st.shared.v2.u32 [%0 + %1], {a, b};\n}" ::"r"(
+            shared),
+        "n"(Offset), "l"(global), "r"(p)
+        : "memory");
+  } else {
+    asm volatile(
+        "{\n.reg .pred p;\n.reg .b32 a;\nsetp.ne.s32 p, %3, 0;\n"
+        "@p ld.global.u32 a, [%2];\n@p st.shared.u32 [%0 + %1], a;\n}" ::"r"(shared),
+        "n"(Offset), "l"(global), "r"(p)
+        : "memory");
+  }
 #endif
 }
 
@@ -38,103 +61,6 @@ template <int Younger>
 __device__ inline void AwaitCopiesBut() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(Younger) : "memory");
-#endif
-}
-
-// The instruction takes a constant only. Waiting for more than was asked for is always right.
-__device__ inline void AwaitCopies(int younger) {
-  switch (younger) {
-    case 0:
-      return AwaitCopiesBut<0>();
-    case 1:
-      return AwaitCopiesBut<1>();
-    case 2:
-      return AwaitCopiesBut<2>();
-    case 3:
-      return AwaitCopiesBut<3>();
-    case 4:
-      return AwaitCopiesBut<4>();
-    case 5:
-      return AwaitCopiesBut<5>();
-    case 6:
-      return AwaitCopiesBut<6>();
-    default:
-      return AwaitCopiesBut<7>();
-  }
-}
-
-// An mbarrier that one arrival and its announced bytes complete, phase after phase.
-__device__ inline void InitBarrier(std::uint64_t* barrier) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(SharedAddress(barrier)) : "memory");
-#else
-  (void)barrier;
-  __trap();  // the host asks for bulk copies of code that has them only
-#endif
-}
-
-// By the thread that initialised barriers, before the block's __syncthreads() that publishes them.
-__device__ inline void PublishBarriers() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
-
-// Orders this thread's ordinary accesses to shared memory before later bulk copies.
-__device__ inline void FenceForBulkCopies() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-}
-
-__device__ inline void ArriveExpecting(std::uint64_t* barrier, std::uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
-#else
-  (void)barrier;
-  (void)bytes;
-#endif
-}
-
-// `bytes` and both addresses are multiples of 16.
-__device__ inline void CopyBulk(void* shared, const void* global, std::uint32_t bytes,
-                                std::uint64_t* barrier) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(SharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
-      : "memory");
-#else
-  (void)shared;
-  (void)global;
-  (void)bytes;
-  (void)barrier;
-#endif
-}
-
-// Returns when the barrier has completed its phase of this parity.
-__device__ inline void AwaitBarrier(std::uint64_t* barrier, std::uint32_t parity) {
-#if __CUDA_ARCH__ >= 900
-  std::uint32_t done = 0;
-  while (!done) {
-    asm volatile(
-        "{\n"
-        ".reg .pred p;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n"
-        "}\n"
-        : "=r"(done)
-        : "r"(SharedAddress(barrier)), "r"(parity)
-        : "memory");
-  }
-#else
-  (void)barrier;
-  (void)parity;
 #endif
 }
 

@@ -24,11 +24,11 @@ struct ChunkParts {
   double* loss_partials;
   std::int64_t bytes;
 
-  ChunkParts(const Data& data, const Device& device, void* workspace)
-      : plan(PlanChunks(data, device)) {
+  ChunkParts(const Data& data, const Device& device, bool gemm, void* workspace)
+      : plan(PlanChunks(data, device, gemm)) {
     WorkspaceParts parts(workspace);
     const Shape& shape = data.shape;
-    const bool narrow = SizeOf(data.x_type) == 2;
+    const bool narrow = gemm && SizeOf(data.x_type) == 2;
     const auto acc = static_cast<std::int64_t>(SizeOf(AccumulatorType(data.x_type)));
     residuals = parts.Take(plan.rows * shape.k * acc);
     narrow_residuals = parts.Take(narrow ? plan.rows * shape.k * 2 : 0);
@@ -141,8 +141,9 @@ class Chunk {
 template <typename T>
 Status Compute(const Data& data, DType w_type, FinishArgs finish, const Device& device,
                cudaStream_t stream, void* workspace, const Gemm& gemm) {
-  const ChunkParts parts(data, device, workspace);
   const Shape& shape = data.shape;
+  const bool use_gemm = gemm.run != nullptr && SuitsGemm(shape);
+  const ChunkParts parts(data, device, use_gemm, workspace);
   const auto w_size = static_cast<std::int64_t>(SizeOf(data.w_type));
   ChunkArgs args;
   args.w = data.w;
@@ -154,7 +155,6 @@ Status Compute(const Data& data, DType w_type, FinishArgs finish, const Device& 
   args.residuals = parts.residuals;
   args.grad_partials = parts.grad_partials;
   args.loss_partials = parts.loss_partials;
-  const bool use_gemm = gemm.run != nullptr && SuitsGemm(shape);
   // At least one chunk, so that the partial sums of an empty X are written.
   for (std::int64_t row = 0; row < shape.n || row == 0; row += parts.plan.rows) {
     const auto at = [row](const void* base, std::int64_t row_bytes) -> const void* {
@@ -183,8 +183,8 @@ Status Compute(const Data& data, DType w_type, FinishArgs finish, const Device& 
 
 }  // namespace
 
-std::int64_t ChunkedWorkspaceBytes(const Data& data, const Device& device) {
-  return ChunkParts(data, device, nullptr).bytes;
+std::int64_t ChunkedWorkspaceBytes(const Data& data, const Device& device, bool gemm) {
+  return ChunkParts(data, device, gemm && SuitsGemm(data.shape), nullptr).bytes;
 }
 
 Status ComputeChunked(const Data& data, DType w_type, FinishArgs finish, const Device& device,

@@ -38,6 +38,7 @@ struct ChunkArgs {
   double* loss_partials = nullptr;   // [residual blocks][bias k, loss k]
 };
 
+constexpr int kWarps = kThreads / 32;
 constexpr int kChunkTargets = 4;
 constexpr int kChunkRows = 4;
 static_assert(kWarps * kChunkRows * kChunkTargets * 8 <= kReduceBytes, "the dot products' sums");

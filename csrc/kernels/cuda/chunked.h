@@ -11,7 +11,8 @@
 namespace linreg_ops {
 namespace cuda {
 
-std::int64_t ChunkedWorkspaceBytes(const Data& data, const Device& device);
+// `gemm`: whether the call brings one.
+std::int64_t ChunkedWorkspaceBytes(const Data& data, const Device& device, bool gemm);
 
 // `w_type`: of data.w, which a descent keeps in the accumulator's type. `finish` names the outputs.
 Status ComputeChunked(const Data& data, DType w_type, FinishArgs finish, const Device& device,

@@ -1,8 +1,8 @@
 // Three ways to descend, by what the device and the shape allow. All of the fused kernel's passes
 // in one launch, with a barrier of the whole grid after each; where the grid cannot be resident at
 // once, the same pass and the same step as two launches, replayed from a CUDA graph, to the same
-// bits; and for what the fused kernel does not hold, the chunk path's launches, from a graph too
-// where all of them are this library's own.
+// bits; and for what the fused kernel does not hold, or several blocks share, the launches of
+// single passes, from a graph too where all of them are this library's own.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -35,6 +35,10 @@ std::int64_t StepBlocks(std::int64_t count, const Device& device) {
       1, std::min(CeilDiv(count, kThreads), 4 * std::int64_t{device.multiprocessors}));
 }
 
+// Whether every pass is a single pass's launches: what the fused kernel does not hold, and rows
+// that several blocks share.
+bool IsOfSinglePasses(const FusedPlan& plan) { return plan.path == Path::kChunks || plan.team > 1; }
+
 struct DescentParts {
   FusedPlan plan;
   std::int64_t count;        // of W's elements
@@ -46,29 +50,32 @@ struct DescentParts {
   // Of the fused kernel.
   unsigned* barrier = nullptr;
   double* partials = nullptr;
-  // Of the chunk path.
+  // Of single passes.
   void* loss = nullptr;
   void* grad = nullptr;
   void* loss_grad = nullptr;  // a single pass's workspace
   std::int64_t bytes;
 
-  DescentParts(const Data& data, const Descent& descent, const Device& device, void* workspace)
-      : plan(PlanFused(data, device, Purpose::kDescent)),
+  DescentParts(const Data& data, const Descent& descent, const Device& device, bool gemm,
+               void* workspace)
+      : plan(PlanFused(data, device)),
         count(data.shape.weight_rows() * data.shape.k),
         every_block_updates(plan.blocks == 1 || plan.blocks * count <= kRepeatedUpdateLoads) {
     const std::int64_t state_bytes =
         count * static_cast<std::int64_t>(SizeOf(AccumulatorType(data.x_type)));
     WorkspaceParts parts(workspace);
-    w_state = parts.Take(state_bytes);
+    const std::int64_t copies =
+        plan.path == Path::kRows && every_block_updates ? std::int64_t{plan.blocks} : 1;
+    w_state = parts.Take(copies * state_bytes);
     rates = parts.Take<double>(descent.num_rates > 1 ? descent.num_rates * 8 : 0);
-    if (plan.path == Path::kChunks) {
+    if (IsOfSinglePasses(plan)) {
       v_state = parts.Take(state_bytes);
       done = parts.Take<std::int64_t>(StepBlocks(count, device) * 8);
       loss = parts.Take(8);
       grad = parts.Take(state_bytes);
-      loss_grad = parts.Take(LossGradBytes(data, device));
+      loss_grad = parts.Take(LossGradBytes(data, device, gemm));
     } else {
-      v_state = parts.Take(state_bytes * (every_block_updates ? plan.blocks : 1));
+      v_state = parts.Take(copies * state_bytes);
       barrier = parts.Take<unsigned>(sizeof(unsigned));
       done = parts.Take<std::int64_t>(plan.blocks * 8);
       partials = parts.Take<double>(PartialsBytes(data, plan, 2));
@@ -188,7 +195,7 @@ Status EnqueueSteps(const Call& call, std::int64_t per_graph, const Enqueue& enq
 // The fused kernel's arguments, with everything but the passes of a launch.
 Status MakeArgs(const Call& call, FusedArgs* args) {
   const DescentParts& parts = call.parts;
-  *args = MakeFusedArgs(call.data, call.data.w_type, parts.plan, call.device, parts.partials);
+  *args = MakeFusedArgs(call.data, call.data.w_type, parts.plan, parts.partials);
   args->finish.loss_type = args->finish.grad_type = call.data.w_type;
   DescentArgs& steps = args->descent;
   steps.num_steps = call.descent.num_steps;
@@ -263,12 +270,12 @@ std::int64_t ChunkedStepsPerGraph(const Call& call, const Gemm& gemm) {
   const Shape& shape = call.data.shape;
   if (gemm.run != nullptr && SuitsGemm(shape)) return 0;
   constexpr std::int64_t kLaunchesPerChunk = 3, kOthers = 2;
-  const std::int64_t chunks = CeilDiv(shape.n, PlanChunks(call.data, call.device).rows);
+  const std::int64_t chunks = CeilDiv(shape.n, PlanChunks(call.data, call.device, false).rows);
   const std::int64_t launches = kLaunchesPerChunk * std::max<std::int64_t>(1, chunks) + kOthers;
   return std::min(kStepsPerGraph, kLaunchesPerGraph / launches);
 }
 
-Status DescendInChunks(const Call& call, const Gemm& gemm) {
+Status DescendBySinglePasses(const Call& call, const Gemm& gemm) {
   Status status = StoreRates(call);
   if (status.ok()) status = Begin(call, StepBlocks(call.parts.count, call.device));
   if (!status.ok()) return status;
@@ -297,15 +304,16 @@ Status DescendInChunks(const Call& call, const Gemm& gemm) {
 
 }  // namespace
 
-std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device) {
-  return DescentParts(data, descent, device, nullptr).bytes;
+std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device,
+                          bool gemm) {
+  return DescentParts(data, descent, device, gemm, nullptr).bytes;
 }
 
 Status LaunchDescent(const Data& data, const Descent& descent, const Device& device,
                      cudaStream_t stream, void* workspace, const Gemm& gemm) {
-  const DescentParts parts(data, descent, device, workspace);
+  const DescentParts parts(data, descent, device, gemm.run != nullptr, workspace);
   const Call call = {data, descent, device, stream, parts};
-  if (parts.plan.path == Path::kChunks) return DescendInChunks(call, gemm);
+  if (IsOfSinglePasses(parts.plan)) return DescendBySinglePasses(call, gemm);
   FusedArgs args;
   Status status = MakeArgs(call, &args);
   if (!status.ok()) return status;

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) descent.passes_done[blockIdx.x] = step + 1;
   if (blockIdx.x == 0) StoreStepLoss(args, args.partials, step, reduce);
   if (step < descent.num_steps) {
-    const Partials totals{args.partials, args.partial_stride(), args.plan.blocks, false};
+    const Partials totals{args.partials, args.partial_stride(), args.plan.teams, false};
     UpdateShare<A>(args, totals, step, reduce);
     return;
   }

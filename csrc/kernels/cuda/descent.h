@@ -13,7 +13,9 @@ namespace cuda {
 Status LaunchDescent(const Data& data, const Descent& descent, const Device& device,
                      cudaStream_t stream, void* workspace, const Gemm& gemm);
 // Bytes of its workspace.
-std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device);
+// `gemm`: whether the call brings one.
+std::int64_t DescentBytes(const Data& data, const Descent& descent, const Device& device,
+                          bool gemm);
 
 }  // namespace cuda
 }  // namespace linreg_ops

@@ -4,41 +4,64 @@
 #include "kernels/cuda/fused.cuh"
 #include "kernels/cuda/fused.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/narrow_pass.cuh"
+#include "kernels/cuda/rows_pass.cuh"
 
 namespace linreg_ops {
 namespace cuda {
 
+// The instance with as many vectors a lane as the plan has, from C on.
+template <typename T, int K, int E, int C>
+Status LaunchVariant(const FusedArgs& args, const LaunchConfig& config) {
+  if constexpr (C > MostVectors(Element<T>::kType, K, E)) {
+    return {Status::Code::kInternal, "no fused kernel for this plan"};
+  } else {
+    if (args.plan.variant.vectors != C) return LaunchVariant<T, K, E, 2 * C>(args, config);
+    return Launch(config, FusedKernel<RowsPass<T, K, E, C>>, args);
+  }
+}
+
+template <typename T, int K>
+Status LaunchForTargets(const FusedArgs& args, const LaunchConfig& config) {
+  constexpr DType kType = Element<T>::kType;
+  constexpr int kNarrow = NarrowWidth(kType), kWide = VectorWidth(kType);
+  if (args.plan.team > 1) {
+    return Launch(config, FusedKernel<RowsPass<T, K, kWide, TeamVectors(kType, K), true>>, args);
+  }
+  if constexpr (K > 1 || IsWide(kType)) {
+    if (args.plan.variant.vector == kNarrow) {
+      return LaunchVariant<T, K, kNarrow, LeastVectors(kType, K, kNarrow)>(args, config);
+    }
+  }
+  return LaunchVariant<T, K, kWide, LeastVectors(kType, K, kWide)>(args, config);
+}
+
+template <typename T, int D = 1>
+Status LaunchNarrow(const FusedArgs& args, const LaunchConfig& config) {
+  if constexpr (D > kNarrowColumns) {
+    return {Status::Code::kInternal, "no narrow kernel for this plan"};
+  } else {
+    if (args.d != D) return LaunchNarrow<T, D + 1>(args, config);
+    return Launch(config, FusedKernel<NarrowPass<T, D>>, args);
+  }
+}
+
 template <typename T>
 Status LaunchFused(const FusedArgs& args, bool cooperative, cudaStream_t stream) {
-  using Kernel = void (*)(FusedArgs);
-  struct Row {
-    Path path;
-    int targets;
-    Kernel kernel;
-    const char* name;
-  };
-  static const Row kTable[] = {
-      {Path::kRows, 1, FusedKernel<T, Path::kRows, 1>, "the fused kernel (rows, 1 target)"},
-      {Path::kRows, 2, FusedKernel<T, Path::kRows, 2>, "the fused kernel (rows, 2 targets)"},
-      {Path::kRows, 4, FusedKernel<T, Path::kRows, 4>, "the fused kernel (rows, 4 targets)"},
-      {Path::kColumns, 1, FusedKernel<T, Path::kColumns, 1>,
-       "the fused kernel (columns, 1 target)"},
-      {Path::kColumns, 2, FusedKernel<T, Path::kColumns, 2>,
-       "the fused kernel (columns, 2 targets)"},
-      {Path::kColumns, 4, FusedKernel<T, Path::kColumns, 4>,
-       "the fused kernel (columns, 4 targets)"},
-      {Path::kColumns, 8, FusedKernel<T, Path::kColumns, 8>,
-       "the fused kernel (columns, 8 targets)"},
-      {Path::kColumns, 16, FusedKernel<T, Path::kColumns, 16>,
-       "the fused kernel (columns, 16 targets)"},
-  };
-  for (const Row& row : kTable) {
-    if (row.path != args.plan.path || row.targets != args.plan.targets) continue;
-    return Launch({row.name, dim3(static_cast<unsigned>(args.plan.blocks)), kThreads,
-                   static_cast<std::size_t>(args.plan.shared_bytes), cooperative, stream},
-                  row.kernel, args);
+  const LaunchConfig config = {"the fused kernel", dim3(static_cast<unsigned>(args.plan.blocks)),
+                               args.plan.threads,  static_cast<std::size_t>(args.plan.shared_bytes),
+                               cooperative,        stream};
+  if constexpr (!IsWide(Element<T>::kType)) {
+    if (args.plan.narrow) return LaunchNarrow<T>(args, config);
   }
-  return {Status::Code::kInternal, "no fused kernel for this plan"};
+  switch (args.plan.variant.targets) {
+    case 1:
+      return LaunchForTargets<T, 1>(args, config);
+    case 2:
+      return LaunchForTargets<T, 2>(args, config);
+    default:
+      return LaunchForTargets<T, 4>(args, config);
+  }
 }
 
 }  // namespace cuda

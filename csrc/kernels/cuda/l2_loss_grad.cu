@@ -72,20 +72,21 @@ Status CurrentDevice(Device* device) {
   device->l2_bytes = get(cudaDevAttrL2CacheSize);
   device->cooperative_launch = get(cudaDevAttrCooperativeLaunch) != 0;
   if (!status.ok()) return status;
-  // A build for older GPUs alone runs on newer ones, but its code has no such copies.
+  // A build for older GPUs alone runs on newer ones.
   cudaFuncAttributes attributes = {};
   status = CheckCuda(cudaFuncGetAttributes(&attributes, ProbeKernel),
                      "loading the kernels on CUDA device " + std::to_string(ordinal));
-  device->bulk_copies = attributes.ptxVersion >= 90;
+  device->code = attributes.ptxVersion;
   return status;
 }
 
-std::int64_t WorkspaceBytes(const Data& data, const Device& device) {
-  return SizesFit(data.shape) ? LossGradBytes(WithRowsThatCount(data), device) : 0;
+std::int64_t WorkspaceBytes(const Data& data, const Device& device, bool gemm) {
+  return SizesFit(data.shape) ? LossGradBytes(WithRowsThatCount(data), device, gemm) : 0;
 }
 
-std::int64_t DescentWorkspaceBytes(const Data& data, const Descent& descent, const Device& device) {
-  return SizesFit(data.shape) ? DescentBytes(WithRowsThatCount(data), descent, device) : 0;
+std::int64_t DescentWorkspaceBytes(const Data& data, const Descent& descent, const Device& device,
+                                   bool gemm) {
+  return SizesFit(data.shape) ? DescentBytes(WithRowsThatCount(data), descent, device, gemm) : 0;
 }
 
 Status ComputeLossGrad(const Data& data, const LossGrad& out, const Device& device, void* stream,
@@ -94,7 +95,8 @@ Status ComputeLossGrad(const Data& data, const LossGrad& out, const Device& devi
   if (status.ok()) status = CheckSizes(data.shape);
   if (status.ok()) status = CheckDevice(device);
   if (status.ok()) {
-    status = CheckWorkspace(workspace, workspace_bytes, WorkspaceBytes(data, device));
+    status = CheckWorkspace(workspace, workspace_bytes,
+                            WorkspaceBytes(data, device, gemm.run != nullptr));
   }
   if (!status.ok()) return status;
   FinishArgs outputs;
@@ -112,8 +114,8 @@ Status ComputeDescent(const Data& data, const Descent& descent, const Device& de
   if (status.ok()) status = CheckSizes(data.shape);
   if (status.ok()) status = CheckDevice(device);
   if (status.ok()) {
-    status =
-        CheckWorkspace(workspace, workspace_bytes, DescentWorkspaceBytes(data, descent, device));
+    status = CheckWorkspace(workspace, workspace_bytes,
+                            DescentWorkspaceBytes(data, descent, device, gemm.run != nullptr));
   }
   if (!status.ok()) return status;
   return LaunchDescent(WithRowsThatCount(data), descent, device, static_cast<cudaStream_t>(stream),

@@ -1,6 +1,6 @@
-// How a problem is divided among blocks, tiles and threads: plain host arithmetic on the shape and
-// the device's numbers, so that the order of every sum is the same on every run, and so that it can
-// be tested without a GPU.
+// How a problem is divided among blocks, lanes and rows in flight: plain host arithmetic on the
+// shape and the device's numbers, so that the order of every sum is the same on every run, and so
+// that it can be tested without a GPU.
 #pragma once
 
 #include <cstdint>
@@ -10,47 +10,83 @@
 namespace linreg_ops {
 namespace cuda {
 
-constexpr int kThreads = 256;  // of every block
-constexpr int kWarps = kThreads / 32;
+constexpr int kThreads = 256;     // of a block, at most
+constexpr int kMostTargets = 16;  // of the fused kernel
+constexpr int kMostBlocksOfARow = 16;
 
-// Which kernel reads X.
 enum class Path {
-  kRows,     // small d: a few lanes share a row, read it once and keep it in registers
-  kColumns,  // wider d: warps make the dot products, then each thread its own columns' gradient
-  kChunks,   // a row does not fit a block, or k > 16: two products per chunk of rows, the second of
-             // which finds the chunk in L2
+  kRows,    // the fused kernel: lanes share a row, which they keep in registers
+  kChunks,  // a row does not fit a block's registers, or k > 16: two products per chunk of rows,
+            // the second of which finds the chunk in L2
 };
 
 // Additions to one float32 accumulator before it is merged into float64.
 constexpr std::int64_t kSegmentRows = 480;
 
 constexpr bool IsWide(DType type) { return type == DType::kFloat64; }
+constexpr int BytesOf(DType type) { return IsWide(type) ? 8 : type == DType::kFloat32 ? 4 : 2; }
 
-// Elements of X that a thread loads at a time: 16 bytes, but 8 where 16-bit elements with many
-// targets would need too many accumulators.
-constexpr int VectorWidth(DType type, Path path, int targets) {
-  if (IsWide(type)) return 2;
-  if (type == DType::kFloat32) return 4;
-  return targets >= (path == Path::kRows ? 4 : 8) ? 4 : 8;
+// One instance of the fused kernel: a lane holds `vectors` loads of `vector` adjacent elements of a
+// row, and as many weights and accumulators for each of `targets`.
+struct Variant {
+  int targets, vector, vectors;
+};
+// A load is 16 bytes, but for rows of a few bytes, where most of it would be another row's.
+constexpr int VectorWidth(DType type) { return 16 / BytesOf(type); }
+constexpr int NarrowWidth(DType type) { return IsWide(type) ? 1 : 2; }
+// Of a lane's 255 registers weights and accumulators take up to 128.
+constexpr int AccumulatorBytes(DType type, int targets) {
+  return IsWide(type) || (targets == 4 && BytesOf(type) == 2) ? 128 : 256;
+}
+// Powers of two between these are instances. Fewer than two vectors would save little.
+constexpr int MostVectors(DType type, int targets, int vector) {
+  const int accumulator = IsWide(type) ? 8 : 4;
+  return vector < VectorWidth(type)
+             ? 1
+             : AccumulatorBytes(type, targets) / accumulator / targets / vector;
+}
+// Of a row that several blocks share: what they tell each other takes registers too. Half as many
+// are faster as well, for one target and 40000 columns on an H200: 0.55 of the read bandwidth, not
+// 0.47.
+constexpr int TeamVectors(DType type, int targets) {
+  const int most = MostVectors(type, targets, VectorWidth(type));
+  return most > 1 ? most / 2 : 1;
+}
+constexpr int LeastVectors(DType type, int targets, int vector) {
+  return MostVectors(type, targets, vector) > 1 ? 2 : 1;
+}
+// Rows that a lane loads before it uses the first: 256 bytes, as far as registers hold them, their
+// sums for each target and, of 16-bit rows, what they are converted to. Found by what nvcc 13 for
+// sm_90 compiles without spilling; tests/test_cuda_build.py sees to that.
+constexpr int RowsInFlight(DType type, Variant v) {
+  const bool full = v.vectors > 1 && v.vectors == MostVectors(type, v.targets, v.vector);
+  const bool half = BytesOf(type) == 2;
+  const int most = v.targets == 1   ? 16
+                   : v.targets == 4 ? (IsWide(type) ? 4 : 6)
+                   : IsWide(type)   ? 8
+                                    : 16;
+  const int bytes = v.targets == 1   ? (full && half                                ? 128
+                                        : type == DType::kFloat16 && v.vectors == 2 ? 192
+                                                                                    : 256)
+                    : v.targets == 2 ? (IsWide(type)   ? 128
+                                        : full && half ? 64
+                                                       : 256)
+                    : half           ? 64
+                    : IsWide(type)   ? 48
+                                     : (full ? 128 : 192);
+  const int rows = bytes / (v.vector * v.vectors * BytesOf(type));
+  return rows < 1 ? 1 : rows > most ? most : rows;
 }
 
-// Gradient accumulators of a thread on Path::kColumns, and its vectors of columns.
-constexpr int AccumulatorCount(DType type) { return IsWide(type) ? 32 : 64; }
-constexpr int ColumnVectors(DType type, int targets) {
-  return AccumulatorCount(type) / (VectorWidth(type, Path::kColumns, targets) * targets);
-}
-
-// Rows that a thread (kRows) or a warp (kColumns) works on at a time: enough independent loads to
-// hide shared memory's latency, few enough that `rows · targets` sums stay in registers.
-constexpr int RowsAtATime(DType type, Path path, int targets) {
-  if (path == Path::kRows) return targets == 1 && type == DType::kFloat32 ? 4 : 2;
-  return targets >= 16 ? 2 : 4;
-}
-
-// The blocks of a multiprocessor that the compiler is asked to leave registers for. One where the
-// accumulators would spill into memory at 128 registers a thread.
-constexpr int BlocksPerMultiprocessor(DType type, Path path, int targets) {
-  return path == Path::kRows && targets == 1 && type == DType::kFloat32 ? 2 : 1;
+// Rows of so few columns, for one target, are whole in a lane: kernels of their own for each number
+// of columns.
+constexpr int kNarrowColumns = 7;
+// Tiles of columns · 16 bytes that a lane works on at a time, and how often that many are under
+// way.
+constexpr int NarrowTiles(int columns) { return columns == 1 ? 4 : columns <= 3 ? 2 : 1; }
+constexpr int NarrowStages(int columns) { return 40 / (NarrowTiles(columns) * columns); }
+constexpr int NarrowRingBytes(int columns) {
+  return ((NarrowStages(columns) * NarrowTiles(columns) * columns) | 1) * 16;
 }
 
 constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
@@ -62,31 +98,32 @@ constexpr std::int64_t PowerOfTwoAbove(std::int64_t a) {
   return result;
 }
 
-// One launch of the fused kernel.
+// One launch of the fused kernel. A group of lanes · target_groups lanes takes every
+// (teams · groups)th row.
 struct FusedPlan {
   Path path = Path::kRows;
-  int vector = 1;              // elements of X per load
-  int targets = 1;             // of a thread: 1, 2, 4; on kColumns up to 16
-  int target_groups = 1;       // kRows: groups of lanes that share a row, each with its own targets
-  int column_lanes = 1;        // threads side by side along a row when the gradient is made
-  int dot_warps = 1;           // kColumns: warps side by side along a row for the dot products
-  bool vector_columns = true;  // a thread's columns are adjacent (d divides into vectors), else
-                               // `lanes` apart, which keeps odd rows free of bank conflicts
-  int rows_per_tile = 1;
-  std::int64_t tiles = 0;
+  bool narrow = false;  // a lane has whole rows
+  Variant variant = {1, 1, 1};
+  int lanes = 1;          // that share a row; a power of two within a block
+  int target_groups = 1;  // groups of lanes that hold the same row, each with its own targets
+  int threads = kThreads;
+  int groups = 1;  // of a block
   int blocks = 1;
-  int stages = 2;                  // tiles in shared memory at a time
-  std::int64_t segment_tiles = 1;  // after so many, float32 sums are added to float64 ones
+  int team = 1;   // blocks that share a row, all resident at once
+  int teams = 1;  // blocks / team: each has its own partial sums
+  int rows = 1;   // of one iteration of a group
+  // Rows start at so many different places modulo a vector; blocks · groups is a multiple of it, so
+  // that all rows of a group start at the same place and a lane keeps to its columns.
+  int period = 1;
+  std::int64_t iterations = 0;
+  int whole = 0;    // of them, that need no look at where X ends
+  int segment = 1;  // iterations after which float32 sums are added to float64 ones
   // Shared memory, in bytes from the start of the block's.
-  std::int64_t weights_offset = 0, dots_offset = 0, residuals_offset = 0, reduce_offset = 0;
-  std::int64_t stages_offset = 0, stage_bytes = 0, y_offset = 0, s_offset = 0;
-  std::int64_t shared_bytes = 0;
+  std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, shared_bytes = 0;
 };
 
-enum class Purpose { kLossGrad, kDescent };
-
 // The plan of the fused kernel, or path == kChunks if no block can hold the problem.
-FusedPlan PlanFused(const Data& data, const Device& device, Purpose purpose);
+FusedPlan PlanFused(const Data& data, const Device& device);
 
 // The other path: rows [i · rows, (i + 1) · rows) at a time.
 struct ChunkPlan {
@@ -94,11 +131,14 @@ struct ChunkPlan {
   std::int64_t row_splits = 1;  // of a chunk, side by side in the gradient kernel
   int residual_blocks = 1;
 };
-ChunkPlan PlanChunks(const Data& data, const Device& device);
+ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm);
 
 // Whether its products go to the caller's GEMM where there is one: enough targets to beat kernels
 // that read the chunk again for every four of them, and leading dimensions that BLAS's int holds.
 bool SuitsGemm(const Shape& shape);
+// Whether the caller's GEMM, where there is one, beats the fused kernel for a problem that suits
+// both.
+bool PrefersGemm(const Data& data);
 
 }  // namespace cuda
 }  // namespace linreg_ops

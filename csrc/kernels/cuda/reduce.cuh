@@ -11,7 +11,7 @@
 namespace linreg_ops {
 namespace cuda {
 
-// Of shared memory, for sums of one number of each thread.
+// Of shared memory, for sums of one number of each of kThreads threads.
 constexpr int kReduceBytes = kThreads * 8;
 
 // Adds into the block's partial sums, or writes them for the first time.
@@ -20,7 +20,8 @@ __device__ inline void AddPartial(double* partial, double value, bool first) {
 }
 
 // Sums value[i] over the threads of equal threadIdx.x % span (a power of two), for threads below
-// `span`: shuffles within a warp, then the warps in order, in float64. `shared` holds V · kThreads.
+// `span`: shuffles within a warp, then the warps in order, in float64. `shared` holds V numbers of
+// each thread.
 // Every thread of the block calls it, after a __syncthreads() since the last use of `shared`.
 template <int V, typename A>
 __device__ inline void SumOverGroups(A (&value)[V], int span, A* shared, double (&sum)[V]) {
@@ -29,20 +30,20 @@ __device__ inline void SumOverGroups(A (&value)[V], int span, A* shared, double 
     for (int i = 0; i < V; ++i) value[i] += __shfl_xor_sync(0xffffffffu, value[i], mask);
   }
   const int width = span > 32 ? span : 32;
-  const int t = threadIdx.x;
-  if (width == kThreads) {
+  const int t = threadIdx.x, threads = blockDim.x;
+  if (width == threads) {
 #pragma unroll
     for (int i = 0; i < V; ++i) sum[i] = value[i];
     return;
   }
 #pragma unroll
-  for (int i = 0; i < V; ++i) shared[i * kThreads + t] = value[i];
+  for (int i = 0; i < V; ++i) shared[i * threads + t] = value[i];
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     sum[i] = 0;
     if (t < width) {
-      for (int g = t; g < kThreads; g += width) sum[i] += shared[i * kThreads + g];
+      for (int g = t; g < threads; g += width) sum[i] += shared[i * threads + g];
     }
   }
   __syncthreads();
@@ -87,10 +88,11 @@ struct Partials {
 template <typename Use>
 __device__ inline void ForEachTotal(const Partials& partials, std::int64_t first, std::int64_t last,
                                     double* shared, const Use& use) {
+  const int threads = blockDim.x;
   int span = 1;
-  while (span < kThreads && span < last - first) span *= 2;
+  while (span < threads && span < last - first) span *= 2;
   const int lane = threadIdx.x % span;
-  const int groups = kThreads / span;
+  const int groups = threads / span;
   for (std::int64_t base = first; base < last; base += span) {
     const std::int64_t i = base + lane;
     double value[1] = {0};

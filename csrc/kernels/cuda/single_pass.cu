@@ -1,59 +1,44 @@
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/chunked.h"
 #include "kernels/cuda/fused.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/single_pass.h"
+#include "kernels/cuda/workspace.h"
 
 namespace linreg_ops {
 namespace cuda {
-namespace {
-
-RowArray Rows(const void* array, std::int64_t row_elements, DType type) {
-  if (array == nullptr) return {};
-  return {static_cast<const unsigned char*>(array),
-          row_elements * static_cast<std::int64_t>(SizeOf(type))};
-}
-
-}  // namespace
-
 std::int64_t PartialsBytes(const Data& data, const FusedPlan& plan, int sets) {
   const Shape& shape = data.shape;
-  return sets * plan.blocks * (shape.weight_rows() * shape.k + shape.k) * 8;
+  return sets * plan.teams * (shape.weight_rows() * shape.k + shape.k) * 8;
 }
 
-FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, const Device& device,
-                        double* partials) {
+FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, double* partials) {
   const Shape& shape = data.shape;
   FusedArgs args;
   args.plan = plan;
-  args.ring.x = Rows(data.x, shape.d, data.x_type);
-  args.ring.y = Rows(data.y, shape.k, data.w_type);
-  args.ring.s = Rows(data.sample_weight, 1, data.w_type);
-  args.ring.n = shape.n;
-  args.ring.tiles = plan.tiles;
-  args.ring.stage_bytes = plan.stage_bytes;
-  args.ring.y_offset = plan.y_offset;
-  args.ring.s_offset = plan.s_offset;
-  args.ring.rows_per_tile = plan.rows_per_tile;
-  args.ring.stages = plan.stages;
-  args.ring.bulk = device.bulk_copies;
+  args.x = data.x;
+  args.y = data.y;
+  args.s = data.sample_weight;
+  args.n = shape.n;
   args.w = data.w;
   args.w_type = w_type;
   args.y_type = data.w_type;
   args.d = static_cast<int>(shape.d);
   args.k = static_cast<int>(shape.k);
   args.intercept = shape.intercept;
-  const auto load_bytes = static_cast<std::uintptr_t>(plan.vector) * SizeOf(data.x_type);
-  args.wide_loads =
-      plan.vector_columns && reinterpret_cast<std::uintptr_t>(data.x) % load_bytes == 0;
+  const auto load_bytes = static_cast<std::uintptr_t>(plan.variant.vector) * SizeOf(data.x_type);
+  args.wide_loads = reinterpret_cast<std::uintptr_t>(data.x) % load_bytes == 0;
   args.partials = partials;
   args.finish.d = shape.d;
   args.finish.k = shape.k;
   args.finish.intercept = shape.intercept;
   const std::int64_t stride = args.partial_stride();
-  args.finish.bias = {partials, stride, plan.blocks, false};
-  args.finish.grad = {partials + (shape.intercept ? shape.k : 0), stride, plan.blocks, false};
-  args.finish.loss = {partials + args.weights(), stride, plan.blocks, false};
+  args.finish.bias = {partials, stride, plan.teams, false};
+  args.finish.grad = {partials + (shape.intercept ? shape.k : 0), stride, plan.teams, false};
+  args.finish.loss = {partials + args.weights(), stride, plan.teams, false};
   return args;
 }
 
@@ -71,29 +56,67 @@ Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cud
   return {Status::Code::kInternal, "unknown element type"};
 }
 
+namespace {
+
+// The workspace of a pass by the fused kernel.
+struct PassParts {
+  double* partials;
+  std::int64_t team_bytes = 0;
+  unsigned long long* team_words;
+  std::int64_t bytes;
+
+  PassParts(const Data& data, const FusedPlan& plan, void* workspace) {
+    WorkspaceParts parts(workspace);
+    partials = parts.Take<double>(PartialsBytes(data, plan, 1));
+    if (plan.team > 1) {
+      team_bytes = std::int64_t{2} * plan.blocks * plan.rows * plan.variant.targets * 8 *
+                   (IsWide(data.x_type) ? 2 : 1);
+    }
+    team_words = parts.Take<unsigned long long>(team_bytes);
+    bytes = parts.bytes();
+  }
+};
+
+}  // namespace
+
 Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace,
                       const Gemm& gemm) {
   if (outputs.loss_out == nullptr && outputs.grad_out == nullptr) return Status();
-  const FusedPlan plan = PlanFused(data, device, Purpose::kLossGrad);
-  if (plan.path == Path::kChunks) {
+  const FusedPlan plan = PlanFused(data, device);
+  if (plan.path == Path::kChunks || (gemm.run != nullptr && PrefersGemm(data))) {
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
-  FusedArgs args = MakeFusedArgs(data, w_type, plan, device, static_cast<double*>(workspace));
+  const PassParts parts(data, plan, workspace);
+  FusedArgs args = MakeFusedArgs(data, w_type, plan, parts.partials);
+  args.team_words = parts.team_words;
   args.finish.loss_type = outputs.loss_type;
   args.finish.grad_type = outputs.grad_type;
   args.finish.loss_per_target = outputs.loss_per_target;
   args.finish.loss_out = outputs.loss_out;
   args.finish.grad_out = outputs.grad_out;
-  Status status = LaunchFusedFor(data.x_type, args, false, stream);
+  Status status;
+  if (plan.team > 1) {
+    status = CheckCuda(
+        cudaMemsetAsync(parts.team_words, 0, static_cast<std::size_t>(parts.team_bytes), stream),
+        "clearing what the blocks of a row tell each other");
+  }
+  if (status.ok()) status = LaunchFusedFor(data.x_type, args, plan.team > 1, stream);
+  if (status.code() ==
+      Status::Code::kUnsupported) {  // the blocks of a row are not resident at once
+    return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
+  }
   if (!status.ok() || plan.blocks == 1) return status;
   return LaunchFinish(args.finish, stream);
 }
 
-std::int64_t LossGradBytes(const Data& data, const Device& device) {
-  const FusedPlan plan = PlanFused(data, device, Purpose::kLossGrad);
-  return plan.path == Path::kChunks ? ChunkedWorkspaceBytes(data, device)
-                                    : PartialsBytes(data, plan, 1);
+std::int64_t LossGradBytes(const Data& data, const Device& device, bool gemm) {
+  const FusedPlan plan = PlanFused(data, device);
+  if (plan.path == Path::kChunks || (gemm && PrefersGemm(data))) {
+    return ChunkedWorkspaceBytes(data, device, gemm);
+  }
+  const std::int64_t bytes = PassParts(data, plan, nullptr).bytes;
+  return plan.team > 1 ? std::max(bytes, ChunkedWorkspaceBytes(data, device, gemm)) : bytes;
 }
 
 }  // namespace cuda

@@ -20,15 +20,14 @@ inline DType AccumulatorType(DType type) {
 std::int64_t PartialsBytes(const Data& data, const FusedPlan& plan, int sets);
 
 // `w_type` is that of data.w, which a descent keeps in the accumulator's type.
-FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, const Device& device,
-                        double* partials);
+FusedArgs MakeFusedArgs(const Data& data, DType w_type, const FusedPlan& plan, double* partials);
 Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cudaStream_t stream);
 
 // `outputs` names the outputs and their types.
 Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace, const Gemm& gemm);
 // Bytes of its workspace.
-std::int64_t LossGradBytes(const Data& data, const Device& device);
+std::int64_t LossGradBytes(const Data& data, const Device& device, bool gemm);
 
 }  // namespace cuda
 }  // namespace linreg_ops

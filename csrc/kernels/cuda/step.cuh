@@ -8,7 +8,6 @@
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/finish.cuh"
 #include "kernels/cuda/reduce.cuh"
-#include "kernels/cuda/weights.cuh"
 
 namespace linreg_ops {
 namespace cuda {
@@ -30,7 +29,7 @@ __device__ inline double RateOf(const DescentArgs& descent, std::int64_t step) {
 __device__ inline void StoreStepLoss(const FusedArgs& args, const double* set, std::int64_t step,
                                      double* shared) {
   FinishArgs finish = args.finish;
-  finish.loss = {set + args.weights(), args.partial_stride(), args.plan.blocks, false};
+  finish.loss = {set + args.weights(), args.partial_stride(), args.plan.teams, false};
   finish.loss_out = static_cast<char*>(args.descent.losses) + step * ElementBytes(finish.loss_type);
   FinishLoss(finish, shared);
 }
@@ -42,44 +41,47 @@ struct Share {
       : first(count * blockIdx.x / gridDim.x), last(count * (blockIdx.x + 1) / gridDim.x) {}
 };
 
+// Weights [first, last) of the state that starts at w_state and v_state.
 template <typename A>
-__device__ inline void UpdateShare(const FusedArgs& args, const Partials& partials,
-                                   std::int64_t step, double* shared) {
+__device__ inline void Update(const FusedArgs& args, const Partials& partials, std::int64_t step,
+                              std::int64_t first, std::int64_t last, A* w_state, A* v_state,
+                              double* shared) {
   const DescentArgs& descent = args.descent;
   const double rate = RateOf(descent, step);
-  A* w_state = static_cast<A*>(descent.w_state);
-  A* v_state = static_cast<A*>(descent.v_state);
-  const Share share(args.weights());
-  ForEachTotal(partials, share.first, share.last, shared, [&](std::int64_t i, double grad) {
+  ForEachTotal(partials, first, last, shared, [&](std::int64_t i, double grad) {
     const A w = step > 0 ? w_state[i] : LoadAs<A>(args.w, i, args.w_type);
     w_state[i] = w + NextV(v_state + i, descent.momentum, rate, grad, step == 0);
   });
 }
 
-// Within a launch of several passes: ends with this block's W in shared memory up to date.
-template <typename A, int V>
+template <typename A>
+__device__ inline void UpdateShare(const FusedArgs& args, const Partials& partials,
+                                   std::int64_t step, double* shared) {
+  const Share share(args.weights());
+  Update(args, partials, step, share.first, share.last, static_cast<A*>(args.descent.w_state),
+         static_cast<A*>(args.descent.v_state), shared);
+}
+
+// Where this block finds W between the passes of a launch: its own copy if every block updates all.
+template <typename A>
+__device__ inline A* StateOf(const FusedArgs& args, void* state) {
+  return static_cast<A*>(state) +
+         (args.descent.every_block_updates ? blockIdx.x * args.weights() : 0);
+}
+
+// Within a launch of several passes: ends with the W that this block reads up to date.
+template <typename A>
 __device__ inline void UpdateWeights(const FusedArgs& args, const Partials& partials,
-                                     std::int64_t step, const Weights<A, V>& weights,
-                                     double* shared, unsigned* arrivals) {
+                                     std::int64_t step, double* shared, unsigned* arrivals) {
   const DescentArgs& descent = args.descent;
-  const std::int64_t count = args.weights();
   if (descent.every_block_updates) {
-    const double rate = RateOf(descent, step);
-    A* v_state = static_cast<A*>(descent.v_state) + blockIdx.x * count;
-    ForEachTotal(partials, 0, count, shared, [&](std::int64_t i, double grad) {
-      weights.element(i, args.k, args.intercept) +=
-          NextV(v_state + i, descent.momentum, rate, grad, step == 0);
-    });
+    Update(args, partials, step, 0, args.weights(), StateOf<A>(args, descent.w_state),
+           StateOf<A>(args, descent.v_state), shared);
     __syncthreads();
     return;
   }
   UpdateShare<A>(args, partials, step, shared);
   GridBarrier(descent.barrier, arrivals);
-  const A* w_state = static_cast<const A*>(descent.w_state);
-  for (std::int64_t i = threadIdx.x; i < count; i += kThreads) {
-    weights.element(i, args.k, args.intercept) = __ldcg(w_state + i);
-  }
-  __syncthreads();
 }
 
 }  // namespace cuda

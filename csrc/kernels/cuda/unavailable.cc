@@ -16,9 +16,9 @@ bool Compiled() { return false; }
 
 Status CurrentDevice(Device*) { return Unsupported(); }
 
-std::int64_t WorkspaceBytes(const Data&, const Device&) { return 0; }
+std::int64_t WorkspaceBytes(const Data&, const Device&, bool) { return 0; }
 
-std::int64_t DescentWorkspaceBytes(const Data&, const Descent&, const Device&) { return 0; }
+std::int64_t DescentWorkspaceBytes(const Data&, const Descent&, const Device&, bool) { return 0; }
 
 Status ComputeLossGrad(const Data&, const LossGrad&, const Device&, void*, void*, std::int64_t,
                        const Gemm&) {

@@ -1,0 +1,92 @@
+"""The PTX runner sees what it is there to see: each fault is put into the compiled code."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ptx_runner import build
+
+HERE = Path(__file__).parent
+# A descent of several blocks, then rows that several warps share, run in a process of its own: a
+# fault that cannot be gone on from ends it.
+SCRIPT = """
+import sys, numpy as np
+sys.path.insert(0, sys.argv[1])
+from ptx_runner import load
+from pathlib import Path
+module = load(Path(sys.argv[2]))
+module.machine().ptx_folder = sys.argv[3]
+module.machine().seed = 1
+def device(*shape):
+    a = np.full(shape, 0.5, np.float32)
+    return module.cuda.from_bytes(a.reshape(-1).view(np.uint8), "float32", shape)
+x, w, y = device(20000, 5), device(5), device(20000)
+module.cuda.gradient_descent(x, w, y, 1e-6, 2)
+module.cuda.loss_and_grad(device(40, 5001), device(5001), device(40))
+count, first = module.take_faults()
+print(*first, sep="\\n")
+sys.exit(count > 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def runner(request):
+    return build(request.config.cache.mkdir("ptx_runner"))
+
+
+def run(built, folder):
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, HERE, built.module, f"{folder}"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_no_fault_in_what_nvcc_made(runner):
+    done = run(runner, runner.ptx(90))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def every(pattern, replacement, text):
+    changed, count = re.subn(pattern, replacement, text)
+    assert count > 0
+    return changed
+
+
+MUTATIONS = {
+    "no block barriers": (r"bar\.sync\s+0;", "", "that nobody wrote"),
+    "no barriers of a row's warps": (r"bar\.sync %r\d+, %r\d+;", "", "that nobody wrote"),
+    "partial sums through L1": (r"ld\.global\.cg\.f64", "ld.global.f64", "through L1"),
+    "a vector in the wrong place": (
+        r"(@p ld\.global\.v4\.u32 [^;]*\[%rd\d+)\]",
+        r"\1+4]",
+        "misaligned access to global memory",
+    ),
+    "a vector too far": (
+        r"(@p ld\.global\.v4\.u32 [^;]*\[%rd\d+)\]",
+        r"\1+4194304]",
+        "global memory out of bounds",
+    ),
+    "sums that nobody stored": (r"st\.shared\.f32", "// st.shared.f32", "that nobody wrote"),
+    "some lanes of a shuffle": (
+        r"(shfl\.sync\.bfly\.b32[^;]*), [^,;]+;",
+        r"\1, 65535;",
+        "exchange among some lanes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_fault_is_seen(runner, tmp_path, name):
+    pattern, replacement, message = MUTATIONS[name]
+    folder = tmp_path / "ptx_90"
+    shutil.copytree(runner.ptx(90), folder)
+    file = folder / "fused_float32.ptx"
+    file.write_text(every(pattern, replacement, file.read_text()))
+    done = run(runner, folder)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr, done.stdout + done.stderr
