@@ -116,9 +116,7 @@ def compare(
     return route, this.median, before.median / this.median, before.q1 / this.q1
 
 
-def run(
-    folder: Path, *, seconds: float, large: int, threads: int, only: str | None = None
-) -> list[str]:
+def run(folder: Path, *, seconds: float, large: int, threads: int) -> list[str]:
     """Prints a line for each row, and returns the rows that are slower than LIMIT."""
     here = Path(_kernels.__file__).parent
     builds, slower = {"this": Build(here), "other": Build(folder)}, []
@@ -127,8 +125,6 @@ def run(
         for dtype in DTYPES:
             for d, k in SHAPES:
                 row = f"{np.dtype(dtype).name:9} {d:5} {k:4} {x_bytes / 1e6:6.1f}"
-                if only and only not in row.replace("  ", " "):
-                    continue
                 route, time, median, quartile = compare(
                     builds, dtype, d, k, x_bytes, threads, seconds
                 )

@@ -35,9 +35,10 @@ def median_time(call: Callable[[], Any]) -> float:
     return statistics.median(samples) * 1e6
 
 
-def count(counter: Any, stop: Any) -> None:
+def count(counter: Any, begun: Any, stop: Any) -> None:
     """Another process's work: how far it counts, with the processors it gets."""
     done = 0
+    begun.wait()
     while not stop.is_set():
         for _ in range(1000):
             done += 1
@@ -48,13 +49,14 @@ def beside_another_process(call: Callable[[], Any]) -> tuple[float, float]:
     """The call's time while a process a processor counts, and what each counts in a millisecond."""
     context = multiprocessing.get_context("spawn")
     stop, counters = context.Event(), [context.Value("q") for _ in os.sched_getaffinity(0)]
-    others = [context.Process(target=count, args=(c, stop)) for c in counters]
+    begun = context.Barrier(len(counters) + 1)
+    others = [context.Process(target=count, args=(c, begun, stop)) for c in counters]
     for other in others:
         other.start()
-    time.sleep(0.5)  # they are there
+    begun.wait()
     start = time.perf_counter()
     own = median_time(call)
-    elapsed = time.perf_counter() - start + 0.5
+    elapsed = time.perf_counter() - start
     stop.set()
     for other in others:
         other.join()
