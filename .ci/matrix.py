@@ -64,6 +64,7 @@ def run_cell(
 ) -> tuple[bool, list[str]]:
     """Builds, installs and tests one cell: whether all is well, and the row of the table."""
     tensorflow = cell.split("/")[0]
+    release = CANDIDATES.get(tensorflow, f"{tensorflow}.*")
     venv, source, wheels = folder / "venv", folder / "source", folder / "wheels"
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
@@ -95,12 +96,7 @@ def run_cell(
         run("the last commit", "git", "clone", "--quiet", "--no-local", ROOT, source)
         commit = run("its name", "git", "rev-parse", "--short=7", "HEAD").strip()
         run("virtual environment", python, "-m", "venv", venv)
-        run(
-            "TensorFlow",
-            *pip,
-            "install",
-            f"tensorflow=={CANDIDATES.get(tensorflow, tensorflow + '.*')}",
-        )
+        run("TensorFlow", *pip, "install", f"tensorflow=={release}")
         run("wheel", *pip, "wheel", "--no-deps", "-w", wheels, ".")
         (wheel,) = wheels.glob("*.whl")
         run("install", *pip, "install", f"{wheel}[test]")

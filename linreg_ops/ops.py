@@ -257,10 +257,8 @@ def _convert(
     # `is`: an eager call of a small problem takes 8 µs, and comparing two DTypes half of one.
     dtype = x.dtype
     if not (dtype is tf.float32 or dtype is tf.float64) and dtype not in _FLOATS:
-        raise TypeError(
-            f"x must be float32, float64, float16 or bfloat16, got {dtype.name}; "
-            "convert it with tf.cast"
-        )
+        how = "drop or encode its text" if dtype == tf.string else "convert it with tf.cast"
+        raise TypeError(f"x must be float32, float64, float16 or bfloat16, got {dtype.name}; {how}")
     w = _as_tensor(w, "w", dtype)
     w_dtype = w.dtype
     if w_dtype is not dtype and not (w_dtype == tf.float32 and dtype.size == 2):

@@ -5,6 +5,8 @@ Everything is computed in float64 whatever the type of the inputs, unfused, with
 column of ones written out.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple, TypeAlias
 
 import numpy as np

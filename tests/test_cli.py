@@ -614,6 +614,29 @@ def test_bench_refuses(run, arguments, code, message):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--version"], 0, "linreg-ops "),
+        (["fit", "nowhere.csv", "--target", "y"], 2, ""),
+        (["fit", "text.csv", "--target", "y"], 1, ""),
+    ],
+)
+def test_the_end_cannot_abort(tmp_path, arguments, code, said):
+    """What threads of libraries do at exit changes no exit code, and loses nothing printed."""
+    (tmp_path / "text.csv").write_text("a,y\nb,1\nc,2\n")
+    program = (
+        "import atexit, os, sys; atexit.register(os.abort); from linreg_ops.__main__ import main\n"
+        f"sys.argv = ['linreg-ops', *{arguments}]; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stdout.startswith(said)
+    assert code == 0 or done.stderr.startswith("Error: ")
+
+
 def test_version(run):
     assert run("--version").stdout == f"linreg-ops {linreg_ops.__version__}\n"
 

@@ -491,3 +491,8 @@ def test_modules_may_be_imported_again():
             del sys.modules[name]
         check()
     """)
+
+
+def test_text_is_refused_with_what_can_be_done():
+    with pytest.raises(TypeError, match="got string; drop or encode its text"):
+        lo.linear_l2_loss(np.array([["a"], ["b"]]), np.zeros(1), np.zeros(2))

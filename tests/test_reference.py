@@ -1,5 +1,6 @@
 """The definition of truth against exact rational arithmetic and NIST's certified solutions."""
 
+import pydoc
 from fractions import Fraction
 
 import nist
@@ -131,3 +132,10 @@ def test_descent_arguments():
         reference.gradient_descent([[1.0]], [1.0], [1.0], 0.1, -1)
     with pytest.raises(ValueError, match=r"\[num_steps\] = \[3\], got shape \[2\]"):
         reference.gradient_descent([[1.0]], [1.0], [1.0], [0.1, 0.2], 3)
+
+
+def test_help_can_be_read():
+    """Types are shown by name: NumPy's ArrayLike, written out, is five lines for each argument."""
+    text = pydoc.plain(pydoc.render_doc(reference))
+    assert "npt.ArrayLike" in text
+    assert max(map(len, text.splitlines())) < 300
