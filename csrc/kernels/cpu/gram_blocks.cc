@@ -116,6 +116,7 @@ class Runner {
     stage_ = 0;
     step_blocks_ = std::min(plan_.blocks, count_ - begin_);
     if (!plan_.shared) return static_cast<int>(step_blocks_);
+    weighted_ = Weighted(Shared());
     return static_cast<int>(Runs(Shared()) * PackParts());
   }
 
@@ -152,7 +153,7 @@ class Runner {
     const GramBlock& block = blocks_[begin_ + i];
     double* const slot = Slot(i);
     double* const packed = reinterpret_cast<double*>(scratch + plan_.packed_offset);
-    const double* const weights = Weights(block, scratch, slot + layout_.weight());
+    const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
     double* const left =
         weights == nullptr ? nullptr : reinterpret_cast<double*>(scratch + plan_.left_offset);
     double* const margins = slot + layout_.x_sum();
@@ -208,7 +209,7 @@ class Runner {
     const std::int64_t to = std::min(from + plan_.panels_per_pack, layout_.panels);
     double unused[kGramPanel];
     double* const total = task == 0 ? Margins() + layout_.weight() - layout_.x_sum() : unused;
-    const double* const weights = Weights(block, scratch, total);
+    const double* const weights = Weights(block, weighted_, scratch, total);
     PackRun(block, run, from, to, weights, Packed(run), weights == nullptr ? nullptr : Left(run),
             Margins() + run * layout_.margins());
   }
@@ -234,9 +235,8 @@ class Runner {
     const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.panels);
     const GramBlock& block = Shared();
     double* const tiles = reinterpret_cast<double*>(scratch + plan_.tiles_offset);
-    const bool weighted = Weighted(block);
     for (std::int64_t run = 0; run < Runs(block); ++run) {
-      MultiplyRun(block, run, g, from, to, Packed(run), weighted ? Left(run) : nullptr, tiles);
+      MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles);
     }
     const std::int64_t at = layout_.TilesBefore(g, from) * kGramTile;
     const std::int64_t end = layout_.TilesBefore(g, to) * kGramTile;
@@ -258,9 +258,9 @@ class Runner {
   }
 
   // The weights of a block's rows, null for ones; and their sum, as a panel.
-  const double* Weights(const GramBlock& block, char* scratch, double* sum) const {
+  const double* Weights(const GramBlock& block, bool weighted, char* scratch, double* sum) const {
     std::fill(sum, sum + kGramPanel, 0.0);
-    if (!Weighted(block)) {
+    if (!weighted) {
       *sum = static_cast<double>(Rows(block));
       return nullptr;
     }
@@ -362,6 +362,7 @@ class Runner {
   std::int64_t begin_ = 0;  // the first block of this step
   std::int64_t step_blocks_ = 0;
   int stage_ = 0;
+  bool weighted_ = false;  // the shared block
 };
 
 }  // namespace
