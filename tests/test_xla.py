@@ -304,6 +304,8 @@ def test_number_of_steps_as_an_argument(rng, assert_same):
 
 
 AUTO_CLUSTERING = """
+import sys
+
 import numpy as np
 import tensorflow as tf
 import linreg_ops as lo
@@ -321,20 +323,26 @@ def step(x, w, y):
 
 loss, new_w, features = step(x, w, y)
 expected = lo.linear_l2_loss_and_grad(features, w, y)
-np.testing.assert_array_equal(loss, expected.loss)
+np.testing.assert_allclose(loss, expected.loss, rtol=float(sys.argv[1]))
 np.testing.assert_allclose(new_w, w - 0.01 * expected.grad, rtol=1e-14)
 """
 
 
-def test_auto_clustering(tmp_path):
+@pytest.mark.parametrize(
+    ("lowering", "tolerance"),
+    [pytest.param("custom_call", 0.0, marks=needs_custom_calls), ("hlo", 3e-14)],
+)
+def test_auto_clustering(tmp_path, lowering, tolerance):
+    """The kernels' loss, bit for bit; plain HLO adds its 100 squares in another order."""
     environment = {
         **os.environ,
+        "LINREG_OPS_XLA": lowering,
         "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit --tf_xla_min_cluster_size=2 "
         "--tf_xla_clustering_debug",
         "TF_DUMP_GRAPH_PREFIX": str(tmp_path),
     }
     result = subprocess.run(
-        [sys.executable, "-c", AUTO_CLUSTERING],
+        [sys.executable, "-c", AUTO_CLUSTERING, str(tolerance)],
         env=environment,
         capture_output=True,
         text=True,
