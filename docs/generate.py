@@ -5,6 +5,7 @@
 
 A page has places, `<!-- generated: goals -->` to `<!-- end -->`, and what stands in one is a
 function of committed JSON: benchmarks/results/*.json, which `python -m benchmarks` writes,
+benchmarks/results/gpu/*.json, which `python -m benchmarks.gpu` writes,
 tests/composability.json, which `python tests/composability.py` writes, and .ci/matrix.json, which
 `python .ci/matrix.py --write` writes. No other program writes into a page.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: `import linreg_ops` still finds the installed package first
 
-from benchmarks import plots, report  # noqa: E402
+from benchmarks import gpu_tables, plots, report  # noqa: E402
 from benchmarks.results import load_all  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
@@ -54,7 +55,7 @@ def blocks() -> dict[str, Callable[[], str]]:
     """What a page can ask for, by name."""
     suites = load_all()
     measured = {name: lambda block=block: block(suites) for name, block in report.BLOCKS.items()}
-    return {**measured, "composability": composability, "matrix": matrix}
+    return {**measured, "composability": composability, "matrix": matrix, "gpu": gpu_tables.gpu}
 
 
 def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:

@@ -3,9 +3,12 @@
 C-contiguous arrays of float32, float64, float16 or bfloat16, all on one GPU; `w`, `y` and
 `sample_weight` share one dtype: x's, or float32 when x's has 16 bits. Nothing is copied, and
 nothing waits: the work is enqueued on `stream`, a `cudaStream_t` as an integer (default: PyTorch's
-current stream for its tensors, else the default stream). Results are arrays of x's library, with
-the same bits on every run. For more than 16 targets, and rows wider than a block's shared memory,
-these are plain kernels; the TensorFlow op uses cuBLAS there.
+current stream for its tensors, else the default stream), which must stay there as long as the
+results do. The inputs are kept until the GPU has read them: by PyTorch on its own stream, else by
+this library, which lets them go in a later call. A stream that is being captured into a CUDA graph
+is refused. Results are arrays of x's library, with the same bits on every run. For more than 16
+targets, and for rows too wide for the kernels to hold, these are plain kernels; the TensorFlow op
+uses cuBLAS there.
 
 Importable on every machine; the calls raise RuntimeError where the build has no CUDA or the machine
 no GPU.
@@ -77,6 +80,7 @@ def loss_and_grad(
         sample_weight=sample_weight,
         loss_per_target=loss_per_target,
         stream=_stream(x, stream),
+        keep_inputs=not _orders_memory(x, stream),
     )
     return _like(x, loss), _like(x, grad)
 
@@ -119,6 +123,7 @@ def gradient_descent(
         sample_weight=sample_weight,
         momentum=momentum,
         stream=_stream(x, stream),
+        keep_inputs=not _orders_memory(x, stream),
     )
     return _like(x, new_w), _like(x, losses)
 
@@ -147,10 +152,16 @@ def _library(x: Any) -> Any:
     return sys.modules.get({"jaxlib": "jax.numpy", "jax": "jax.numpy"}.get(name, name))
 
 
+def _orders_memory(x: Any, stream: int | None) -> bool:
+    """Whether x's library gives its memory out again behind what `_stream` has been given."""
+    of_torch = type(x).__module__.partition(".")[0] == "torch"
+    return stream is None and of_torch and bool(x.is_cuda)
+
+
 def _stream(x: Any, stream: int | None) -> int:
     if stream is not None:
         return stream
-    if type(x).__module__.partition(".")[0] == "torch":
+    if _orders_memory(x, stream):
         return int(_library(x).cuda.current_stream(x.device).cuda_stream)
     return 0
 

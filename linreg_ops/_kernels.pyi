@@ -100,6 +100,7 @@ class _Cuda:
         sample_weight: Any = None,
         loss_per_target: bool = False,
         stream: int = 0,
+        keep_inputs: bool = True,
         bulk_copies: bool = True,
     ) -> tuple[DeviceArray, DeviceArray]: ...
     def gradient_descent(
@@ -114,6 +115,7 @@ class _Cuda:
         sample_weight: Any = None,
         momentum: float = 0.0,
         stream: int = 0,
+        keep_inputs: bool = True,
         bulk_copies: bool = True,
         cooperative_launch: bool = True,
     ) -> tuple[DeviceArray, DeviceArray]: ...

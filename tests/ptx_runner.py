@@ -126,7 +126,9 @@ def build(cache: Path) -> Built:
     mains = [ROOT / f"tests/cpp/{name}.cc" for name in PROGRAMS]
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(translated, source) for source in KERNELS]
-        host, binding, programs = (list(pool.map(compiled, group)) for group in (HOST, MODULE, mains))
+        host, binding, programs = (
+            list(pool.map(compiled, group)) for group in (HOST, MODULE, mains)
+        )
         kernels = [each.result() for each in slow]
     for name, program in zip(PROGRAMS, programs, strict=True):
         run("g++", *kernels, *host, program, "-o", folder / name)

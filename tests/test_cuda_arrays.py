@@ -88,6 +88,46 @@ def test_memory_is_given_back_behind_the_work_on_it(emulated, call):
         np.testing.assert_array_equal(to_numpy(other), ones)
 
 
+def test_inputs_are_kept_until_the_gpu_has_read_them(emulated, arrays):
+    """Another library may give an input's memory out again as soon as nobody has it."""
+    x, w, y = arrays
+    stream = emulated.new_stream()
+    kept = [Foreign(to_device(emulated, a)) for a in (x, w, y)]
+    results = emulated.cuda.loss_and_grad(*kept, stream=stream)
+    del kept
+    ones = np.ones(x.size, np.float32)
+    others = [to_device(emulated, ones) for _ in range(4)]  # of the inputs' memory, if it is free
+    exact = truth(x, w, y)
+    assert_within(to_numpy(results[0], stream), exact.loss, exact.loss_bound)
+    assert_within(to_numpy(results[1], stream), exact.grad, exact.grad_bound)
+    del results, others
+    emulated.cuda.loss_and_grad(*(to_device(emulated, a) for a in (x, w, y)), keep_inputs=False)
+    assert emulated.bytes_given_out() == 0
+
+
+def test_inputs_that_nobody_keeps_are_lost(emulated, arrays):
+    """What the test above sees."""
+    x, w, y = arrays
+    stream = emulated.new_stream()
+    results = emulated.cuda.loss_and_grad(
+        *(Foreign(to_device(emulated, a)) for a in (x, w, y)), stream=stream, keep_inputs=False
+    )
+    others = [to_device(emulated, np.ones(x.size, np.float32)) for _ in range(4)]
+    exact = truth(x, w, y)
+    with pytest.raises(AssertionError):
+        assert_within(to_numpy(results[1], stream), exact.grad, exact.grad_bound)
+    del others
+
+
+def test_a_stream_that_is_captured_is_refused(emulated, arrays, call):
+    """The graph would own the results' memory."""
+    stream = emulated.new_stream()
+    runtime = ctypes.CDLL(emulated.__file__)
+    assert runtime.cudaStreamBeginCapture(ctypes.c_void_p(stream), 0) == 0
+    with pytest.raises(RuntimeError, match="stream is being captured into a CUDA graph"):
+        call(stream)
+
+
 class DLTensor(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),

@@ -10,8 +10,8 @@ import pytest
 from ptx_runner import build
 
 HERE = Path(__file__).parent
-# A descent of several blocks, then rows that several warps share, run in a process of its own: a
-# fault that cannot be gone on from ends it.
+# A descent of several blocks, whose rows are copied ahead, then rows that several warps share, run in
+# a process of its own: a fault that cannot be gone on from ends it.
 SCRIPT = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
@@ -72,6 +72,11 @@ MUTATIONS = {
         "global memory out of bounds",
     ),
     "sums that nobody stored": (r"st\.shared\.f32", "// st.shared.f32", "that nobody wrote"),
+    "copies that nobody awaits": (
+        r"cp\.async\.wait_group \d+;",
+        "cp.async.wait_group 99;",
+        "ends before its cp.async groups",
+    ),
     "some lanes of a shuffle": (
         r"(shfl\.sync\.bfly\.b32[^;]*), [^,;]+;",
         r"\1, 65535;",

@@ -151,7 +151,7 @@ Truth Solve(const Data& data, const std::vector<double>& w) {
     for (std::int64_t j = 0; j < s.k; ++j) {
       double r = data.y ? -Get(data.y, i * s.k + j, data.w_type) : 0;
       double scale = std::fabs(r);
-      if (bias) {
+      if (bias) {  // one more term of the sum: |δr| ≤ (d + 2) u (|x||w| + |bias| + |y|)
         r += w[j];
         scale += std::fabs(w[j]);
       }
@@ -223,7 +223,7 @@ void Run(const Case& c) {
   const std::int64_t losses = c.per_target ? c.k : 1;
   {
     const cuda::Device device = TestDevice();
-    const std::int64_t bytes = cuda::WorkspaceBytes(data, device);
+    const std::int64_t bytes = cuda::WorkspaceBytes(data, device, c.gemm);
     Guarded workspace(bytes + 256, DType::kBFloat16, false), loss(losses, c.w_type, at_end),
         grad(weights, c.w_type, at_end);
     void* aligned = reinterpret_cast<void*>(
@@ -270,7 +270,7 @@ void Run(const Case& c) {
   descent.momentum = rng() % 2 * 0.5;
   cuda::Device device = TestDevice();
   if (rng() % 4 == 0) device.cooperative_launch = false;
-  const std::int64_t bytes = cuda::DescentWorkspaceBytes(data, descent, device);
+  const std::int64_t bytes = cuda::DescentWorkspaceBytes(data, descent, device, c.gemm);
   Guarded workspace(bytes + 256, DType::kBFloat16, false), w_out(weights, c.w_type, at_end),
       loss_out(descent.num_steps + 1, c.w_type, at_end);
   void* aligned = reinterpret_cast<void*>(

@@ -234,18 +234,19 @@ class NarrowPass {
     }
     ClearSums();
     __syncthreads();
-    const int i = static_cast<int>(threadIdx.x);
-    if (i >= D + 2) return;
+    const int i = static_cast<int>(threadIdx.x), bias_rows = args_.intercept ? 1 : 0;
     double total = 0;
-    for (int w = 0; w < warps; ++w) total += sums[i * warps + w];
-    const int bias_rows = args_.intercept ? 1 : 0;
+    if (i < D + 2) {
+      for (int w = 0; w < warps; ++w) total += sums[i * warps + w];
+    }
     if (i < D) {
       if (want_grad) flush(bias_rows + i, total, first);
     } else if (i == D + 1) {
       flush(bias_rows + D, total, first);
-    } else if (bias_rows != 0) {
+    } else if (i == D && bias_rows != 0) {
       flush(0, total, first);
     }
+    __syncthreads();  // a single block reads them next
   }
 
   template <typename Sum>

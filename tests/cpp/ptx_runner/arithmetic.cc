@@ -138,12 +138,14 @@ void ShiftRight(Register* r, const Instruction& i) {
   }
 }
 // bfi: the low `length` bits of a, at `position` in b.
+template <typename T>
 void InsertBits(Register* r, const Instruction& i) {
-  const U32 a = Get<U32>(r[i.from[0]]), b = Get<U32>(r[i.from[1]]);
+  constexpr U32 kBits = 8 * sizeof(T);
+  const T a = Get<T>(r[i.from[0]]), b = Get<T>(r[i.from[1]]);
   const U32 position = r[i.from[2]] & 255, length = r[i.from[3]] & 255;
-  const U32 low = length >= 32 ? ~0u : (1u << length) - 1;
-  const U32 mask = position > 31 ? 0 : low << position;
-  r[i.to] = Put((b & ~mask) | ((position > 31 ? 0 : a << position) & mask));
+  const T low = length >= kBits ? ~T{0} : (T{1} << length) - 1;
+  const T mask = position >= kBits ? T{0} : low << position;
+  r[i.to] = Put<T>((b & ~mask) | ((position >= kBits ? T{0} : a << position) & mask));
 }
 // prmt: each of four bytes picked from eight.
 void PermuteBytes(Register* r, const Instruction& i) {
@@ -211,6 +213,20 @@ U16 Bfloat16FromDouble(double a) {
   }
   return Bfloat16FromFloat(narrow);
 }
+// Rounded towards `Towards`: −∞, ∞ or, for 0, zero.
+template <int Towards>
+float RoundedFromInt(S32 v) {
+  const auto nearest = static_cast<float>(v);
+  const double error = static_cast<double>(nearest) - v;
+  const bool wrong = Towards < 0   ? error > 0
+                     : Towards > 0 ? error < 0
+                     : v < 0       ? error < 0
+                                   : error > 0;
+  const float goal = Towards == 0 ? 0.0f : Towards * std::numeric_limits<float>::infinity();
+  return wrong ? std::nextafter(nearest, goal) : nearest;
+}
+U16 HalfFromInt(S32 v) { return HalfFromDouble(v); }
+U16 Bfloat16FromInt(S32 v) { return Bfloat16FromDouble(v); }
 
 // setp: the comparison's name, then its type's. The unordered ones hold for a NaN too.
 template <typename T, auto F>
@@ -343,7 +359,8 @@ Table MakeTable() {
   t["mad.wide.s32"] = MadWide<S32, S64>;
   t["mad.wide.u32"] = MadWide<U32, U64>;
   t["mul.hi.u32"] = Binary<U32, MulHi>;
-  t["bfi.b32"] = InsertBits;
+  t["bfi.b32"] = InsertBits<U32>;
+  t["bfi.b64"] = InsertBits<U64>;
   t["prmt.b32"] = PermuteBytes;
   t["unpack.b64"] = Unpack<8>;
   t["unpack.b32"] = Unpack<4>;
@@ -360,6 +377,11 @@ Table MakeTable() {
   t["cvt.u64.u16"] = Unary<U16, Convert<U16, U64>>;
   t["cvt.f32.f16"] = Unary<U16, FromHalf>;
   t["cvt.f32.bf16"] = Unary<U16, FromBfloat16>;
+  t["cvt.rm.f32.s32"] = Unary<S32, RoundedFromInt<-1>>;
+  t["cvt.rp.f32.s32"] = Unary<S32, RoundedFromInt<1>>;
+  t["cvt.rz.f32.s32"] = Unary<S32, RoundedFromInt<0>>;
+  t["cvt.rn.f16.s32"] = Unary<S32, HalfFromInt>;
+  t["cvt.rn.bf16.s32"] = Unary<S32, Bfloat16FromInt>;
   t["cvt.rn.f16.f32"] = Unary<float, HalfFromFloat>;
   t["cvt.rn.f16.f64"] = Unary<double, HalfFromDouble>;
   t["cvt.rn.bf16.f32"] = Unary<float, Bfloat16FromFloat>;
