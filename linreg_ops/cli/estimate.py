@@ -100,7 +100,7 @@ def estimate(
     """Fits, or ends the program where the coefficients would be wrong."""
     try:
         from ..estimator import LinearRegression
-        from ..ridge import Ridge
+        from ..penalised import Ridge
     except ImportError as error:
         fail(str(error))
     found: Any
@@ -138,7 +138,7 @@ def _chosen(problem: Problem, method: Method) -> tuple[Any, Choice]:
     """Each target's penalty by cross-validation, rows in the folds at random: tables are sorted."""
     from sklearn.model_selection import KFold
 
-    from ..ridge import RidgeCV
+    from ..penalised import RidgeCV
 
     if method.solver is not Solver.AUTO:
         fail(f"--cv finds the minimum in its own way: leave out --solver {method.solver.value}.")
