@@ -89,7 +89,8 @@ def test_memory_is_given_back_behind_the_work_on_it(emulated, call):
 
 
 def test_inputs_are_kept_until_the_gpu_has_read_them(emulated, arrays):
-    """Another library may give an input's memory out again as soon as nobody has it."""
+    """Another library may give an input's memory out again as soon as nobody has it: with
+    keep_inputs=False the runner ends here, at a read of memory that belongs to nobody."""
     x, w, y = arrays
     stream = emulated.new_stream()
     kept = [Foreign(to_device(emulated, a)) for a in (x, w, y)]
@@ -101,22 +102,10 @@ def test_inputs_are_kept_until_the_gpu_has_read_them(emulated, arrays):
     assert_within(to_numpy(results[0], stream), exact.loss, exact.loss_bound)
     assert_within(to_numpy(results[1], stream), exact.grad, exact.grad_bound)
     del results, others
+    to_device(emulated, ones).to_bytes(stream)  # waits for what gives the results back
+    held = emulated.bytes_given_out()
     emulated.cuda.loss_and_grad(*(to_device(emulated, a) for a in (x, w, y)), keep_inputs=False)
-    assert emulated.bytes_given_out() == 0
-
-
-def test_inputs_that_nobody_keeps_are_lost(emulated, arrays):
-    """What the test above sees."""
-    x, w, y = arrays
-    stream = emulated.new_stream()
-    results = emulated.cuda.loss_and_grad(
-        *(Foreign(to_device(emulated, a)) for a in (x, w, y)), stream=stream, keep_inputs=False
-    )
-    others = [to_device(emulated, np.ones(x.size, np.float32)) for _ in range(4)]
-    exact = truth(x, w, y)
-    with pytest.raises(AssertionError):
-        assert_within(to_numpy(results[1], stream), exact.grad, exact.grad_bound)
-    del others
+    assert emulated.bytes_given_out() <= held - x.nbytes - w.nbytes - y.nbytes
 
 
 def test_a_stream_that_is_captured_is_refused(emulated, arrays, call):
