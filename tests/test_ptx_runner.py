@@ -58,7 +58,7 @@ def every(pattern, replacement, text):
 
 
 MUTATIONS = {
-    "no block barriers": (r"bar\.sync\s+0;", "", "that nobody wrote"),
+    "no block barriers": (r"bar\.sync\s+0;", "", "without a barrier between"),
     "no barriers of a row's warps": (r"bar\.sync %r\d+, %r\d+;", "", "that nobody wrote"),
     "partial sums through L1": (r"ld\.global\.cg\.f64", "ld.global.f64", "through L1"),
     "a vector in the wrong place": (

@@ -234,7 +234,7 @@ void TestDescentInChunks() {
 // resident, which is as right.
 void TestBlocksThatShareARow() {
   const cuda::Device device = TestDevice();
-  const Problem problem(6, 5'001, 1, DType::kFloat64, 1);
+  const Problem problem(6, 5'002, 1, DType::kFloat64, 1);
   const cuda::FusedPlan plan = cuda::PlanFused(problem.data, device);
   Expect(plan.path == cuda::Path::kRows && plan.team == 3 && plan.teams == 1, "a team of blocks");
   const std::int64_t bytes = cuda::WorkspaceBytes(problem.data, device);
@@ -255,7 +255,7 @@ void TestBlocksThatShareARow() {
   for (std::size_t i = 0; i < problem.w.size() - 1; ++i) {
     worst = std::max(worst, std::abs(grad[i] - other_grad[i]) / (1 + std::abs(grad[i])));
   }
-  // Sums of 5001 products in float64, in another order.
+  // Sums of 5002 products in float64, in another order.
   Expect(worst < 1e-10, "the same within rounding, not " + std::to_string(worst));
 }
 

@@ -91,14 +91,17 @@ class Parser {
     labels_[label] = static_cast<std::uint32_t>(kernel_->code.size());
   }
 
-  // ".reg .b32 %r<5>" or, in inline assembly, ".reg .pred p".
+  // ".reg .b32 %r<5>" or, in inline assembly, ".reg .b32 a, b".
   void AddRegisters(const std::string& declaration) {
     std::stringstream words(declaration);
     std::string word, type, name;
     words >> word >> type >> name;
     const std::size_t range = name.find('<');
     if (range == std::string::npos) {
-      names_[name] = NewRegister();  // a later one of the same name is another
+      do {
+        if (name.back() == ',') name.pop_back();
+        names_[name] = NewRegister();  // a later one of the same name is another
+      } while (words >> name);
       return;
     }
     ranges_[name.substr(0, range)] = kernel_->registers;
