@@ -1,5 +1,6 @@
 """Builds tests/cpp/ptx_runner/: the CUDA kernels as nvcc compiles them, run on the CPU."""
 
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -78,7 +79,14 @@ def digest_of_sources() -> str:
 
 
 def build(cache: Path) -> Built:
-    """The runner, from `cache` if the sources are the same."""
+    """The runner, from `cache` if the sources are the same; built by one process, others wait."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with open(cache.parent / f"{cache.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(cache)
+
+
+def _build(cache: Path) -> Built:
     nvcc = shutil.which("nvcc")
     if nvcc is None or shutil.which("g++") is None or importlib.util.find_spec("pybind11") is None:
         pytest.skip("running the compiled CUDA kernels needs nvcc, g++ and pybind11")
