@@ -131,6 +131,10 @@ def _solution(x: Any, y: Any, alpha: Any, intercept: bool, sample_weight: Any) -
     alpha = tf.cast(alpha, dtype)
     if alpha.shape.rank not in (0, 1):
         raise ValueError(f"alpha must be a scalar or have shape [k], got {alpha.shape}")
+    if alpha.shape.rank == 1 and not alpha.shape.is_compatible_with(y.shape[1:]):
+        raise ValueError(
+            f"alpha must be a scalar or have shape [{y.shape[1]}], got {alpha.shape.as_list()}"
+        )
     s = None if sample_weight is None else _as_tensor(sample_weight, "sample_weight", dtype)
     weights = tf.ones(tf.shape(y)[:1], dtype) if s is None else s
 
