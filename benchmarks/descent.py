@@ -98,7 +98,7 @@ def _truth(p: Problem, steps: int, rate: float, momentum: float) -> tuple[Array,
 
 
 def _error(w: Array, losses: Array, true_w: Array, true_losses: Array) -> Error:
-    """Of the last weights (under `grad`), and the largest of any iterate's loss."""
+    """The errors of the last weights (under `grad`), and the largest of any iterate's loss."""
     return Error(
         loss=float(f"{np.max(np.abs(losses - true_losses) / true_losses):.2e}"),
         grad=float(f"{np.linalg.norm(w - true_w) / np.linalg.norm(true_w):.2e}"),

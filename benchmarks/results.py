@@ -82,7 +82,7 @@ class Row:
         return max(self.bytes / self.bandwidth(), self.flops / self.peak())
 
     def fraction(self, name: str) -> float:
-        """Of the machine's own limit: 1 is the roofline."""
+        """The share of the machine's own limit: 1 is the roofline."""
         return self.floor() / self.time(name)
 
     def ratio(self, peer: str, ours: str = EAGER) -> float:
@@ -90,7 +90,7 @@ class Row:
         return self.time(peer) / self.time(ours)
 
     def gigabytes_per_second(self, name: str) -> float:
-        """Of X alone."""
+        """The bytes of X alone."""
         return self.x_bytes / self.time(name) / 1e9
 
 

@@ -181,7 +181,7 @@ def _conditioned(s: Session, dtype: Any, condition: float) -> Row:
 
 
 def _truth(x: Array, y: Array) -> Array:
-    """Of centred columns scaled to unit length: QR, and refinement in long double, by blocks."""
+    """Solves for centred columns of unit length: QR, refined in long double, by blocks."""
     wide, target = x.astype(np.float64), y.astype(np.longdouble)
     mean = np.zeros(x.shape[1], np.longdouble)
     parts = [slice(i, i + 2**14) for i in range(0, len(x), 2**14)]

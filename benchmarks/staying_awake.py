@@ -24,7 +24,7 @@ SECONDS = 0.3
 
 
 def median_time(call: Callable[[], Any]) -> float:
-    """Of a call, in microseconds, over SECONDS."""
+    """The time of a call, in microseconds, over SECONDS."""
     for _ in range(20):
         call()
     samples, end = [], time.perf_counter() + SECONDS

@@ -68,7 +68,7 @@ def many_targets(s: Session) -> Iterator[Row]:
 
 
 def _grown(s: Session, problem: Problem) -> dict[str, int]:
-    """Of the raw kernels, which hand everything back; TensorFlow keeps what it once had."""
+    """Measured on the raw kernels, which hand everything back; TensorFlow keeps what it had."""
     return {p.name: resident_growth(p.prepare(problem)) for p in s.peers if p.name == KERNELS}
 
 

@@ -52,7 +52,7 @@ def about(results: Results) -> str:
 
 
 def commits(suites: Mapping[str, Results]) -> str:
-    """Of which commit each suite's figures are: they need not be of one run."""
+    """Says which commit each suite's figures are of: they need not be of one run."""
     measured: dict[str, list[str]] = {}
     for name, results in suites.items():
         measured.setdefault(results.run["commit"], []).append(name)

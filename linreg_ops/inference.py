@@ -38,7 +38,7 @@ class Basis:
 
 
 def of_fit(problem: Problem, factor: AnyFactor, residual: Array, error: float) -> Basis | None:
-    """Of a fit by "exact" or "gram" without a penalty; of others there is none."""
+    """Describes a fit by "exact" or "gram" without a penalty; there is none of others."""
     if not isinstance(factor, Factor) or np.any(problem.alpha):
         return None
     with np.errstate(all="ignore"):
@@ -82,7 +82,7 @@ def _spread(y: Array, s: Array | None, intercept: bool) -> Array:
 def of_sums(
     sums: Centred, log_weight: float, factor: AnyFactor, coef: Array, intercept: bool
 ) -> Basis | None:
-    """Of a fit to sums, without a penalty."""
+    """Describes a fit to sums, without a penalty."""
     if not isinstance(factor, Factor):
         return None
     root = factor.root()
@@ -182,9 +182,9 @@ def _meat(
 class Summary:
     """Statistics of least squares: an attribute for each, `to_frame()`, and a table by `print`.
 
-    Of p coefficients, the intercept first if there is one, and k targets; arrays of one target that
-    was given in one dimension lack the k. σ² and all that follows divide by rows - p, p counting
-    what is independent. Weights are those of `fit`: inverse variances, up to a factor.
+    There are p coefficients, the intercept first if there is one, and k targets; arrays of one
+    target that was given in one dimension lack the k. σ² and all that follows divide by rows - p,
+    p counting what is independent. Weights are those of `fit`: inverse variances, up to a factor.
 
     Attributes:
         names: [p], of the columns.

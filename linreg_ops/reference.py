@@ -133,7 +133,7 @@ def least_squares(
 ) -> Array:
     """The weights of least loss, by LAPACK's SVD and refinement: where every descent should end.
 
-    Of all minimisers, the one of least norm of columns scaled to unit length: they are scaled for
+    It is the minimiser of least norm of columns scaled to unit length: they are scaled for
     the factorisation, which is what makes polynomials of degree 10 come out right.
 
     >>> least_squares([[0.0], [1.0], [2.0]], [1.0, 3.0, 5.0], intercept=True).round(12)

@@ -320,7 +320,7 @@ def composite(
 
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Of any shape: one zero that is repeated takes no memory."""
+    """Has any shape: one zero that is repeated takes no memory."""
     return np.broadcast_to(np.zeros(()), shape)
 
 

@@ -109,7 +109,7 @@ def test_first_to_third_order(case):
 
 @pytest.mark.parametrize("unknown", [[1], [1, 2], [0, 1, 2], [0, 1, 2, 3]], ids=str)
 def test_ranks_unknown_while_tracing(case, unknown):
-    """Of w, w and y, ...: derivatives of every order and mode, as with known ranks."""
+    """For w, w and y, ...: derivatives of every order and mode, as with known ranks."""
 
     def derivatives(loss, grad):
         def compute(*inputs):

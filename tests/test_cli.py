@@ -90,7 +90,7 @@ def test_demo_options(run):
 
 
 def test_demo_scales_its_rate_with_the_points(run):
-    """Of a sum of squares: the same line is reached, where a fixed rate diverges."""
+    """For a sum of squares: the same line is reached, where a fixed rate diverges."""
     done = run("demo", "--points", 10_000, "--no-million")
     assert done.exit_code == 0
     assert "10000 points, 50 steps of gradient descent at learning rate 1e-05" in done.stdout

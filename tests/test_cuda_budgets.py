@@ -72,7 +72,7 @@ def count(runner, n, d, k):
 def test_instructions_per_clock(runner, d, k, budget):
     row = 4 * (d + k)
     n = 132 * 2 * max((256 << 10) // row, 8)
-    # Of twice as many rows, less what does not depend on them.
+    # For twice as many rows, less what does not depend on them.
     instructions = count(runner, 2 * n, d, k) - count(runner, n, d, k)
     assert instructions > 0
     assert instructions / (n * row / 132) * BYTES_PER_CLOCK <= budget

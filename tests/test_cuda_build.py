@@ -32,7 +32,7 @@ def test_no_cuda_symbol_crosses_the_library(library):
 
 @pytest.fixture(scope="module")
 def cuobjdump():
-    """Of the toolkit, or of the package nvidia-cuda-cuobjdump."""
+    """The toolkit's, or the package nvidia-cuda-cuobjdump."""
     folders = [os.environ.get("PATH", ""), *(f"{p}/nvidia/cu13/bin" for p in sys.path)]
     program = shutil.which("cuobjdump", path=os.pathsep.join(folders))
     if program is None:

@@ -113,7 +113,7 @@ def on_worker(x, y):
 
 losses = []
 for _ in range(STEPS):
-    # Of its own accord TensorFlow applies gradients as they come, at weights that differ between
+    # By itself TensorFlow applies gradients as they come, at weights that differ between
     # workers; waiting for all of them makes it one machine's descent.
     results = [coordinator.schedule(on_worker, args=(shard(X, i), shard(Y, i))) for i in (0, 1)]
     coordinator.join()

@@ -19,7 +19,7 @@ constexpr DTypeInfo kDTypes[] = {{DType::kFloat32, "float32", 4},
                                  {DType::kFloat16, "float16", 2},
                                  {DType::kBFloat16, "bfloat16", 2}};
 
-// Of x, and of w, y, sample_weight and every output: the same, or float32 beside 16 bits.
+// The types of x, and of w, y, sample_weight and every output: the same, or float32 beside 16 bits.
 struct DTypePair {
   DType x;
   DType w;

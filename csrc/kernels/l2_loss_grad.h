@@ -161,7 +161,7 @@ class Call {
  public:
   enum class Kind { kLossGrad, kDescent };
 
-  // Of the arrays of `data` it matters only which are null. `threads`: as many as Run will bring at
+  // It matters only which of the arrays of `data` are null. `threads`: as many as Run will bring at
   // most. `isa`: a name from Isas(), or null for the one in use.
   static Status Make(Kind kind, const Data& data, int threads, const char* isa, Call* call);
 
@@ -171,8 +171,8 @@ class Call {
   ~Call();
 
   PlanInfo Explain() const;
-  // Of the memory that Run needs, 64-byte aligned and uninitialised, whatever the alignment of the
-  // arrays: a function of sizes, types, threads and instruction set alone.
+  // Bytes of the memory that Run needs, 64-byte aligned and uninitialised, whatever the alignment
+  // of the arrays: a function of sizes, types, threads and instruction set alone.
   std::int64_t workspace_bytes() const;
 
   // Both fail without touching an output if the sizes, types and missing arrays are not those that

@@ -36,7 +36,7 @@ void Throw(const Status& status) {
   }
 }
 
-// Of linreg_ops/_gram.py, which has checked what the user gave.
+// The half of linreg_ops/_gram.py, which has checked what the user gave.
 class State {
  public:
   State(std::int64_t d, std::int64_t k, std::int64_t folds, Exact<double> sums,

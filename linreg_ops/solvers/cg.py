@@ -23,7 +23,7 @@ _DELAY = 8
 
 
 def moments(problem: Problem) -> tuple[Array, Array, float]:
-    """Of A's columns: mean (0 without intercept), sum of squared deviations; Σs. In one read."""
+    """The means of A's columns (0 without intercept), sums of squared deviations; Σs: one read."""
     while True:
         weight, sums, squares = 0.0, np.zeros(problem.d), np.zeros(problem.d)
         with np.errstate(over="ignore", invalid="ignore"):

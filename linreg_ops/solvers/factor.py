@@ -186,7 +186,7 @@ class Factor:
         return np.asarray(self._scale[:, None] * step)
 
     def least_norm(self, w: Array, column_scale: Array) -> Array:
-        """Of all w that fit equally well, the one whose coefficients `column_scale · w` are least.
+        """The one of all w that fit equally well whose coefficients `column_scale · w` are least.
 
         The vectors of the row space, V, fix Vᵀw; the least u = D w with (Vᵀ D⁻¹) u = Vᵀ w is found
         by a QR decomposition of D⁻¹V.

@@ -141,7 +141,7 @@ class Descent:
         return float(loss), grad
 
     def largest_eigenvalue(self, iterations: int = 100) -> float:
-        """Of XᵀSX, by power iteration: from below, but 1 / λ is only half of the stable maximum."""
+        """XᵀSX's, by power iteration: from below, but 1 / λ is only half of the stable maximum."""
         v = np.random.default_rng(0).standard_normal((self.w_shape[0], 1))
         estimate = 0.0
         for _ in range(iterations):

@@ -24,7 +24,7 @@ from .state import Centred, GramState
 class Errors(NamedTuple):
     """Mean squared errors of predictions [folds, penalties, k], and the targets' variances there.
 
-    Of rows that the coefficients were not fitted to; by generalised cross-validation, as if.
+    On rows that the coefficients were not fitted to; by generalised cross-validation, as if.
     """
 
     squared: Array

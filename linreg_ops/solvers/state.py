@@ -35,7 +35,7 @@ _LOG_UNIT = 2.0**40
 
 @dataclass
 class Sums:
-    """Of rows about a shift: a = x - x_shift, b = y - y_shift, weights s."""
+    """Sums of rows about a shift: a = x - x_shift, b = y - y_shift, weights s."""
 
     rows: int
     weight: float  # Σ s
@@ -52,7 +52,7 @@ class Sums:
         return cls(gram.rows, gram.weight, *sums)
 
     def plus(self, other: Sums) -> Sums:
-        """Of both one's rows."""
+        """The sums of both one's rows."""
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Sums(*(mine + theirs for mine, theirs in pairs))
 
@@ -222,7 +222,7 @@ class GramState:
     ) -> Centred:
         """All rows' sums about their means (about zero without `intercept`).
 
-        Of one fold only, with `fold`; of all but one, with `without`.
+        These are one fold's, with `fold`; all but one's, with `without`.
 
         Raises:
             ValueError: There are no such rows, or all of weight zero.

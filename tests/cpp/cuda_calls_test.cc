@@ -396,8 +396,8 @@ void TestErrors() {
   struct Case {
     std::int64_t n, d, k, steps;
   };
-  // Of one block, of a grid, of blocks that share a row, of a grid with graphs, in chunks with
-  // graphs.
+  // Descents of one block, of a grid, of blocks that share a row, of a grid with graphs, in chunks
+  // with graphs.
   for (const Case c : {Case{50, 3, 1, 2},
                        {60, 600, 1, 2},
                        {2, 17'000, 1, 1},

@@ -79,7 +79,7 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
 
 template <class T, bool kWeights, bool kSquares>
 void PackPanels(const GramPack& p) {
-  // Of so many rows all panels: rows are read from end to end, and a panel's part is a few lines.
+  // All panels of so many rows: rows are read from end to end, and a panel's part is a few lines.
   constexpr std::int64_t kRows = 8;
   constexpr int kTogether = kSquares ? 1 : 2;
   const bool last_whole = (p.first_panel + p.panels) * kGramPanel <= p.columns;

@@ -243,7 +243,7 @@ class Runner {
     kernels_.accumulate(tiles, block.sum + at, block.error + at, end - at);
   }
 
-  // Of either.
+  // Serves either.
 
   static std::int64_t Rows(const GramBlock& block) { return block.pending_rows + block.rows; }
   static std::int64_t Runs(const GramBlock& block) { return CeilDiv(Rows(block), kGramRunRows); }

@@ -29,7 +29,7 @@ constexpr std::int64_t kStepsPerLaunch = 4096;
 constexpr std::int64_t kStepsPerGraph = 16;
 constexpr std::int64_t kLaunchesPerGraph = 512;
 
-// Of the kernels that take a step from a finished gradient.
+// Belongs to the kernels that take a step from a finished gradient.
 std::int64_t StepBlocks(std::int64_t count, const Device& device) {
   return std::max<std::int64_t>(
       1, std::min(CeilDiv(count, kThreads), 4 * std::int64_t{device.multiprocessors}));
@@ -47,10 +47,10 @@ struct DescentParts {
   void* v_state;
   std::int64_t* done = nullptr;  // passes or steps, by each block of the step's kernel
   double* rates;
-  // Of the fused kernel.
+  // For the fused kernel.
   unsigned* barrier = nullptr;
   double* partials = nullptr;
-  // Of single passes.
+  // For single passes.
   void* loss = nullptr;
   void* grad = nullptr;
   void* loss_grad = nullptr;  // a single pass's workspace
@@ -116,7 +116,7 @@ Status StoreRates(const Call& call) {
   return Status();
 }
 
-// Of every step, where there is no schedule.
+// The rate of every step, where there is no schedule.
 double FirstRate(const Descent& descent) { return descent.num_rates > 0 ? descent.rates[0] : 0.0; }
 
 // `kernel` and `wide`: of float32 and of float64 state.

@@ -65,9 +65,9 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
   return true;
 }
 
-// Of a block: the lanes' accumulators, summed over the block there, or before W on its way to the
-// lanes and what a row's blocks tell each other; what warps that share a row tell each other; and
-// each warp's loss and intercept.
+// A block's sums: the lanes' accumulators, summed over the block there, or before W on its way to
+// the lanes and what a row's blocks tell each other; what warps that share a row tell each other;
+// and each warp's loss and intercept.
 std::int64_t LayOutShared(const Data& data, FusedPlan* plan) {
   const std::int64_t accumulator = IsWide(data.x_type) ? 8 : 4;
   const Variant& v = plan->variant;

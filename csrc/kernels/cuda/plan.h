@@ -34,7 +34,7 @@ struct Variant {
 // A load is 16 bytes, but for rows of a few bytes, where most of it would be another row's.
 constexpr int VectorWidth(DType type) { return 16 / BytesOf(type); }
 constexpr int NarrowWidth(DType type) { return IsWide(type) ? 1 : 2; }
-// Of a lane's 255 registers weights and accumulators take up to 128.
+// Weights and accumulators take up to 128 of a lane's 255 registers.
 constexpr int AccumulatorBytes(DType type, int targets) {
   return IsWide(type) || (targets == 4 && BytesOf(type) == 2) ? 128 : 256;
 }
@@ -45,7 +45,7 @@ constexpr int MostVectors(DType type, int targets, int vector) {
              ? 1
              : AccumulatorBytes(type, targets) / accumulator / targets / vector;
 }
-// Of a row that several blocks share: what they tell each other takes registers too. Half as many
+// For a row that several blocks share: what they tell each other takes registers too. Half as many
 // are faster as well, for one target and 40000 columns on an H200: 0.55 of the read bandwidth, not
 // 0.47.
 constexpr int TeamVectors(DType type, int targets) {

@@ -36,7 +36,7 @@ class RecordedLaunches {
     Status status = CheckCuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
                               "creating a stream to record launches on");
     if (!status.ok()) return status;
-    // Of this thread only: others may allocate meanwhile.
+    // This thread only: others may allocate meanwhile.
     status = CheckCuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
                        "recording launches");
     if (status.ok()) {

@@ -11,7 +11,7 @@
 namespace linreg_ops {
 namespace cuda {
 
-// Of shared memory, for sums of one number of each of kThreads threads.
+// Bytes of shared memory, for sums of one number of each of kThreads threads.
 constexpr int kReduceBytes = kThreads * 8;
 
 // Adds into the block's partial sums, or writes them for the first time.

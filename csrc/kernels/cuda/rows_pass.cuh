@@ -428,7 +428,7 @@ class RowsPass {
         }
       }
     }
-    // Of each warp, or of each row's first warp, its targets' loss and intercept.
+    // Written by each warp, or by each row's first warp, its targets' loss and intercept.
     const int slot = thread / 32 * 2 * kMostTargets;
     if (lane_ == 0 && (thread % 32 < span_ || span_ >= 32)) {  // of a team's first block
 #pragma unroll
@@ -462,7 +462,7 @@ class RowsPass {
     __syncthreads();
   }
 
-  // Of one group, whose lanes hold each column once.
+  // From one group, whose lanes hold each column once.
   template <typename Flush>
   __device__ void FlushOwnColumns(const Flush& flush, bool first) {
     const A* const sums = reinterpret_cast<const A*>(shared_);

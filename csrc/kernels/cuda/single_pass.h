@@ -16,7 +16,7 @@ inline DType AccumulatorType(DType type) {
   return IsWide(type) ? DType::kFloat64 : DType::kFloat32;
 }
 
-// Of the fused kernel's partial sums, `sets` times.
+// Bytes of the fused kernel's partial sums, `sets` times.
 std::int64_t PartialsBytes(const Data& data, const FusedPlan& plan, int sets);
 
 // `w_type` is that of data.w, which a descent keeps in the accumulator's type.

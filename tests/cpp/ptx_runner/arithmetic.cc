@@ -74,7 +74,7 @@ template <typename T>
 T Max(T a, T b) {
   return std::max(a, b);
 }
-// Of floats: the one that is a number.
+// As for floats: the one that is a number.
 float MinF(float a, float b) { return std::fmin(a, b); }
 float MaxF(float a, float b) { return std::fmax(a, b); }
 template <typename T>

@@ -22,7 +22,7 @@ Register SpecialValue(const std::string& name, const Launch& launch, unsigned in
   Fail("%s: no special register %s", launch.kernel->name.c_str(), name.c_str());
 }
 
-// Of threads that have ended: a kernel has thousands of registers, and to make them takes longer
+// Kept from threads that have ended: a kernel has thousands of registers, and to make them takes longer
 // than to run a small problem.
 std::vector<std::vector<Register>>& SpareRegisters() {
   static auto* instance = new std::vector<std::vector<Register>>;
@@ -311,7 +311,7 @@ void Block::ExchangeInWarp(int warp) {
   }
 }
 
-// Of each barrier where as many threads wait as it takes: they know what all of them knew.
+// At each barrier where as many threads wait as it takes: they know what all of them knew.
 bool Block::PassBarriers() {
   std::map<Register, std::vector<Thread*>> waiting;
   for (Thread& t : threads_) {
