@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds, checks and measures the CUDA half on a machine with a GPU, in steps of some minutes each:
 #   benchmarks/gpu_host.sh OUT [build] [test] [measure] [sanitize]
-# OUT is the folder of the results. Needs Python with NumPy, PyTorch, pytest, wrapt and ml_dtypes; to
-# build (not where libraries are in linreg_ops/ already) nvcc, CMake, Ninja and pybind11 too; to
+# OUT is the folder of the results. Needs Python with NumPy, PyTorch, pytest, pytest-xdist, wrapt and
+# ml_dtypes; to build (not where libraries are in linreg_ops/ already) nvcc, CMake, Ninja and pybind11 too; to
 # sanitize, compute-sanitizer. ARCH is the GPU's architecture, for an H100 or H200 90-real (what it is
 # by default): a build for another one runs older code, or none.
 set -euo pipefail
@@ -17,6 +17,8 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD
 failed=0
+# Warnings are not errors here: the host's PyTorch and Python are not those that the tests know.
+pytest=("$python" -m pytest -q -p no:cacheprovider -W default)
 for step in ${@:-build test measure}; do
   echo "== $step"
   case $step in
@@ -31,7 +33,7 @@ for step in ${@:-build test measure}; do
       ;;
     test)
       "$python" -c 'from linreg_ops import kernels; print(kernels.cuda.device_properties())'
-      timeout 300 "$python" -m pytest -q -p no:cacheprovider -W default --tb=short --maxfail=10 \
+      timeout 300 "${pytest[@]}" --tb=short --maxfail=10 \
         tests/test_cuda_kernels.py -k "not sm_ and not random_problems and not calls_around" \
         2>&1 | tee "$out/test.log" || failed=1
       ;;
@@ -41,8 +43,8 @@ for step in ${@:-build test measure}; do
       ;;
     sanitize)
       for tool in memcheck racecheck; do
-        timeout 240 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m pytest -q \
-          -p no:cacheprovider -W default tests/test_cuda_kernels.py \
+        timeout 240 compute-sanitizer --tool "$tool" --error-exitcode 1 "${pytest[@]}" \
+          tests/test_cuda_kernels.py \
           -k "many_blocks and gpu-float32 or test_descent and gpu and not sm_" \
           >"$out/$tool.log" 2>&1 || failed=1
         tail -3 "$out/$tool.log"

@@ -87,7 +87,8 @@ def _row(
     flops: float = 0.0,
 ) -> Row:
     """A row of calls that give coefficients [d] or [k, d], or anything if there is no truth."""
-    errors, failures, extra = {}, {}, {"unit": "digits"}
+    errors, failures = {}, {}
+    extra: dict[str, Any] = {"unit": "digits"}
     done: dict[str, Call] = {}
     with s.turn.case():
         for name, call in calls.items():
@@ -102,7 +103,7 @@ def _row(
         times = _times(s, done) | (clocks or {})
         if memory:
             grown = {name: resident_growth(call) for name, call in done.items()}
-            extra["grown_bytes"] = grown  # type: ignore[assignment]
+            extra["grown_bytes"] = grown
     n, d = x.shape
     return Row(
         case={"n": n, "d": d, "k": 1, "dtype": x.dtype.name, **case},

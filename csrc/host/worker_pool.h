@@ -5,7 +5,8 @@
 //
 // A worker that has done its share stays awake for a moment, for the caller's next call: waking one
 // takes 20 to 100 microseconds, as long as a pass over some megabytes. LINREG_OPS_STAY_AWAKE=0 in
-// the environment turns that off; docs/performance.md says what it gives and costs.
+// the environment turns that off; `python -m benchmarks.staying_awake` shows what it gives and
+// costs.
 #pragma once
 
 #include <pthread.h>

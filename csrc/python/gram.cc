@@ -4,15 +4,16 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
-#include <memory>
 #include <new>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "host/heap_workspace.h"
 #include "host/thread_pool.h"
 #include "kernels/gram.h"
 #include "kernels/sizes.h"
+#include "python/throw.h"
 #include "python/without_gil.h"
 
 namespace py = pybind11;
@@ -22,19 +23,6 @@ namespace {
 
 template <class T>
 using Exact = py::array_t<T, py::array::c_style>;
-
-void Throw(const Status& status) {
-  switch (status.code()) {
-    case Status::Code::kOk:
-      return;
-    case Status::Code::kInvalidArgument:
-      throw py::value_error(status.message());
-    case Status::Code::kCancelled:
-      throw py::error_already_set();
-    default:
-      throw std::runtime_error(status.message());
-  }
-}
 
 // The half of linreg_ops/_gram.py, which has checked what the user gave.
 class State {
@@ -71,21 +59,19 @@ class State {
   GramState state_;
 };
 
+// Memory of so many bytes, or MemoryError.
 class Workspace {
  public:
-  explicit Workspace(std::int64_t bytes)
-      : bytes_(bytes),
-        data_(static_cast<char*>(
-            ::operator new(static_cast<std::size_t>(bytes), std::align_val_t(64)))) {}
-  void* data() { return data_.get(); }
+  explicit Workspace(std::int64_t bytes) : bytes_(bytes), data_(memory_(bytes)) {
+    if (data_ == nullptr) throw std::bad_alloc();
+  }
+  void* data() { return data_; }
   std::int64_t bytes() const { return bytes_; }
 
  private:
-  struct Delete {
-    void operator()(char* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
   std::int64_t bytes_;
-  std::unique_ptr<char, Delete> data_;
+  HeapWorkspace memory_;
+  void* data_;
 };
 
 DType TypeNamed(const std::string& name) {

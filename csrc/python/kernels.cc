@@ -19,6 +19,7 @@
 #include "kernels/sizes.h"
 #include "python/cuda_arrays.h"
 #include "python/gram.h"
+#include "python/throw.h"
 #include "python/without_gil.h"
 
 namespace py = pybind11;
@@ -30,21 +31,6 @@ using Array = py::array;
 using OptionalArray = std::optional<py::array>;
 
 std::string DescribeShape(const Array& a) { return py::str(a.attr("shape")); }
-
-void Throw(const Status& status) {
-  switch (status.code()) {
-    case Status::Code::kOk:
-      return;
-    case Status::Code::kInvalidArgument:
-      throw py::value_error(status.message());
-    case Status::Code::kOutOfMemory:
-      throw std::bad_alloc();
-    case Status::Code::kCancelled:
-      throw py::error_already_set();
-    default:
-      throw std::runtime_error(status.message());
-  }
-}
 
 DType TypeOf(const py::dtype& dtype, const char* name) {
   switch (dtype.byteorder() == '=' ? dtype.num() : -1) {
