@@ -22,8 +22,8 @@ Register SpecialValue(const std::string& name, const Launch& launch, unsigned in
   Fail("%s: no special register %s", launch.kernel->name.c_str(), name.c_str());
 }
 
-// Kept from threads that have ended: a kernel has thousands of registers, and to make them takes longer
-// than to run a small problem.
+// Kept from threads that have ended: a kernel has thousands of registers, and to make them takes
+// longer than to run a small problem.
 std::vector<std::vector<Register>>& SpareRegisters() {
   static auto* instance = new std::vector<std::vector<Register>>;
   return *instance;
