@@ -37,9 +37,9 @@ def runner(request):
     return build(request.config.cache.mkdir("ptx_runner"))
 
 
-def run(built, folder):
+def run(built, folder, script=SCRIPT):
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, HERE, built.module, f"{folder}"],
+        [sys.executable, "-c", script, HERE, built.module, f"{folder}"],
         capture_output=True,
         text=True,
         timeout=100,
@@ -48,6 +48,16 @@ def run(built, folder):
 
 def test_no_fault_in_what_nvcc_made(runner):
     done = run(runner, runner.ptx(90))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_cuda_runtime_in_the_process(runner, tmp_path):
+    """TensorFlow's library has one, which fails where there is no driver."""
+    source, library = tmp_path / "runtime.c", tmp_path / "runtime.so"
+    source.write_text("int cudaGetDevice(int* d) { *d = 0; return 302; }\n")
+    subprocess.run(["g++", "-x", "c", source, "-shared", "-fPIC", "-o", library], check=True)
+    loaded = f"import ctypes\nctypes.CDLL({str(library)!r}, ctypes.RTLD_GLOBAL)\n"
+    done = run(runner, runner.ptx(90), script=loaded + SCRIPT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
