@@ -165,8 +165,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self._forget()
         self._one_target = targets.ndim == 1
         targets = targets.reshape(len(targets), -1)
-        alpha = self._penalty(targets.shape[1])
-        problem = Problem(x, targets, s, intercept=self.fit_intercept, alpha=alpha)
+        problem = self._problem(x, targets, s)
         progress = solvers.Progress(problem)
         self.learning_rate_: Any = None
         try:
@@ -406,8 +405,19 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         x = validate_data(self, X, reset=False, dtype=floats, accept_sparse="csr")
         return np.asarray(x @ self.coef_.T + self.intercept_)
 
-    def _penalty(self, targets: int) -> Any:
-        return 0.0
+    def _problem(self, x: Any, targets: Array, s: Array | None) -> Problem:
+        alpha, column = self._alpha_of(targets.shape[1]), self._column_penalty(x.shape[1])
+        return Problem(
+            x, targets, s, intercept=self.fit_intercept, alpha=alpha, column_penalty=column
+        )
+
+    def _alpha_of(self, targets: int) -> Array:
+        """The penalty of each target [k]."""
+        return np.zeros(targets)
+
+    def _column_penalty(self, columns: int) -> Array:
+        """By what it is multiplied for each column [d]."""
+        return np.ones(columns)
 
     def _new_state(self) -> GramState:
         return GramState()
@@ -428,8 +438,8 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
             raise ValueError("X or y holds values whose squares have no place in float64: scale it")
         self.state_, self._one_target = state, state.one_target
         self.n_features_in_ = len(sums.gram)
-        alpha = np.broadcast_to(np.asarray(self._penalty(len(sums.squares))), len(sums.squares))
-        factor, coef = gram.from_sums(sums, alpha)
+        alpha, column = self._alpha_of(len(sums.squares)), self._column_penalty(len(sums.gram))
+        factor, coef = gram.from_sums(sums, alpha, column)
         self.learning_rate_ = None
         self.solver_, self.solver_reason_ = "gram", f"from sums of {state.n_rows} rows"
         self.rank_: int | None = factor.rank
@@ -439,7 +449,7 @@ class LinearRegression(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type
         self.loss_, self.n_iter_, self.n_reads_ = float(self.loss_curve_[-1]), 1, 1
         self._set_coefficients(sums.y_mean - sums.x_mean @ coef, coef)
         self._basis = None
-        if not np.any(alpha):
+        if not (np.any(alpha) and np.any(column)):
             with_intercept = self.fit_intercept
             self._basis = inference.of_sums(sums, state.log_weight, factor, coef, with_intercept)
         self._warn_of_sums(sums, factor)

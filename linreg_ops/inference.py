@@ -39,7 +39,7 @@ class Basis:
 
 def of_fit(problem: Problem, factor: AnyFactor, residual: Array, error: float) -> Basis | None:
     """Describes a fit by "exact" or "gram" without a penalty; there is none of others."""
-    if not isinstance(factor, Factor) or np.any(problem.alpha):
+    if not isinstance(factor, Factor) or np.any(problem.penalty):
         return None
     with np.errstate(all="ignore"):
         root = problem.directions(factor.root())
