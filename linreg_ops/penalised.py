@@ -94,8 +94,11 @@ class Ridge(LinearRegression):
             )
         return super().summary(*arguments, **options)
 
+    def _alphas(self) -> Array:
+        return np.asarray(self.alpha, np.float64)
+
     def _alpha_of(self, targets: int) -> Array:
-        alpha = np.asarray(self.alpha, np.float64)
+        alpha = self._alphas()
         if alpha.shape not in ((), (targets,)):
             raise ValueError(
                 f"alpha must be a number or have one entry per target, shape [{targets}], "
@@ -120,6 +123,10 @@ class Ridge(LinearRegression):
                 f"penalty must not be negative, infinite or NaN, got {penalty[wrong][0]} "
                 f"for column {self._name(int(np.argmax(wrong)))}"
             )
+        with np.errstate(over="ignore"):
+            largest = penalty.max(initial=0.0) * self._alphas().max(initial=0.0)
+        if not np.isfinite(largest):
+            raise ValueError("alpha times penalty must be a float64, got a product beyond 1.8e308")
         return penalty
 
     def _check_parameters(self) -> None:

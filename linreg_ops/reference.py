@@ -160,6 +160,43 @@ def least_squares(
     return np.asarray((w.T / length).T, np.float64)
 
 
+def ridge(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    alpha: npt.ArrayLike,
+    *,
+    penalty: npt.ArrayLike | None = None,
+    intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Array:
+    """The weights of least ½ Σᵢ sᵢ ‖xᵢ·w - yᵢ‖² + ½ Σₜ alphaₜ Σⱼ penaltyⱼ wⱼₜ².
+
+    By `least_squares`, with each penalty a row of data: √(alpha·penaltyⱼ) in column j, and 0 for y.
+
+    alpha is a scalar, or one for each target [k]; penalty is [d], ones if absent. The intercept has
+    none. The other arguments are as for `linear_l2_loss`.
+
+    >>> ridge([[-1.0], [1.0]], [-1.0, 1.0], 2.0).round(12)
+    array([0.5])
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if y.ndim == 2:
+        each = np.broadcast_to(np.asarray(alpha, np.float64), y.shape[1:])
+        options = {"penalty": penalty, "intercept": intercept, "sample_weight": sample_weight}
+        columns = [ridge(x, y[:, t], each[t], **options) for t in range(y.shape[1])]
+        return np.reshape(columns, (y.shape[1], x.shape[1] + int(intercept))).T
+    d = x.shape[1]
+    own = np.ones(d) if penalty is None else np.asarray(penalty, np.float64)
+    x, _, y, s = _arrays(x, np.zeros(d + int(intercept)), y, intercept, sample_weight)
+    rows = np.zeros((d, x.shape[1]))
+    rows[:, int(intercept) :] = np.diag(np.sqrt(np.asarray(alpha, np.float64)) * np.sqrt(own))
+    return least_squares(
+        np.vstack([x, rows]),
+        np.concatenate([y, np.zeros(d)]),
+        sample_weight=np.concatenate([s, np.ones(d)]),
+    )
+
+
 def _arrays(
     x: npt.ArrayLike,
     w: npt.ArrayLike,
