@@ -15,7 +15,7 @@ from .estimator import Array, LinearRegression
 from .inference import Summary
 from .solvers import penalties
 from .solvers.penalties import Errors
-from .solvers.problem import Problem
+from .solvers.problem import Problem, refuse_overflow
 from .solvers.state import GramState
 
 _SCORINGS = ("neg_mean_squared_error", "r2")
@@ -123,10 +123,7 @@ class Ridge(LinearRegression):
                 f"penalty must not be negative, infinite or NaN, got {penalty[wrong][0]} "
                 f"for column {self._name(int(np.argmax(wrong)))}"
             )
-        with np.errstate(over="ignore"):
-            largest = penalty.max(initial=0.0) * self._alphas().max(initial=0.0)
-        if not np.isfinite(largest):
-            raise ValueError("alpha times penalty must be a float64, got a product beyond 1.8e308")
+        refuse_overflow(self._alphas(), penalty)
         return penalty
 
     def _check_parameters(self) -> None:

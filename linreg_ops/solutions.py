@@ -21,7 +21,7 @@ import tensorflow as tf
 from . import solvers
 from .ops import TensorLike, _as_tensor, linear_l2_loss_and_grad
 from .solvers.factor import Factor, Factors
-from .solvers.problem import Array, Problem
+from .solvers.problem import Array, Problem, refuse_overflow
 
 _FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
 
@@ -242,6 +242,7 @@ def _solve(
     if not np.any(s > 0):
         raise ValueError("sample_weight must not be all zero")
     alpha, penalty, s = (a.astype(np.float64) for a in not_negative.values())
+    refuse_overflow(alpha, penalty)
     problem = Problem(
         x,
         y,
@@ -250,8 +251,6 @@ def _solve(
         alpha=alpha,
         column_penalty=penalty,
     )
-    if not np.all(np.isfinite(problem.penalty)):
-        raise ValueError("alpha times penalty must be a float64, got a product beyond 1.8e308")
     solver = solvers.choose(problem)[0]
     with np.errstate(all="ignore"):
         found = solvers.solve(

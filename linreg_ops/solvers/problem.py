@@ -283,6 +283,14 @@ class Problem:
         return bool(np.all(values == self.x_shift[column]))
 
 
+def refuse_overflow(alpha: Array, column_penalty: Array) -> None:
+    """Raises ValueError if what alpha and column_penalty are multiplied to is no float64."""
+    with np.errstate(over="ignore"):
+        largest = alpha.max(initial=0.0) * column_penalty.max(initial=0.0)
+    if not np.isfinite(largest):
+        raise ValueError("alpha times penalty must be a float64, got a product beyond 1.8e308")
+
+
 def one_blas_thread(problem: Problem) -> AbstractContextManager[Any]:
     """For products and QRs of one block after the other, each of them too small for threads.
 
