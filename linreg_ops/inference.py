@@ -17,7 +17,7 @@ from scipy.special import fdtrc, stdtr, stdtrit
 from .solvers import CHECK_WORK, exact, gram
 from .solvers.factor import AnyFactor, Factor
 from .solvers.problem import EPS, Array, Problem
-from .solvers.state import Centred
+from .solvers.sums import Centred
 
 COVARIANCES = ("nonrobust", "HC0", "HC1", "HC2", "HC3")
 

@@ -11,7 +11,8 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted
 
 from . import solvers
-from .estimator import Array, LinearRegression
+from ._linear_model import Array
+from .estimator import LinearRegression
 from .inference import Summary
 from .solvers import penalties
 from .solvers.penalties import Errors

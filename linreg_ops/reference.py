@@ -7,6 +7,7 @@ column of ones written out.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -182,8 +183,8 @@ def ridge(
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if y.ndim == 2:
         each = np.broadcast_to(np.asarray(alpha, np.float64), y.shape[1:])
-        options = {"penalty": penalty, "intercept": intercept, "sample_weight": sample_weight}
-        columns = [ridge(x, y[:, t], each[t], **options) for t in range(y.shape[1])]
+        solve = partial(ridge, penalty=penalty, intercept=intercept, sample_weight=sample_weight)
+        columns = [solve(x, y[:, t], each[t]) for t in range(y.shape[1])]
         return np.reshape(columns, (y.shape[1], x.shape[1] + int(intercept))).T
     d = x.shape[1]
     own = np.ones(d) if penalty is None else np.asarray(penalty, np.float64)

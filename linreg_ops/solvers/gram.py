@@ -13,7 +13,7 @@ import scipy.linalg
 from .. import kernels
 from .factor import AnyFactor, Factor, by_penalty
 from .problem import EPS, Array, Problem
-from .state import Centred
+from .sums import Centred
 
 
 def factorize(problem: Problem) -> tuple[AnyFactor, Array]:

@@ -18,7 +18,8 @@ import scipy.linalg
 
 from .factor import Factor
 from .problem import EPS, Array
-from .state import Centred, GramState
+from .state import GramState
+from .sums import Centred
 
 
 class Errors(NamedTuple):
