@@ -87,10 +87,10 @@ class LinearModel(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ign
         Raises:
             ValueError: X is needed, or is not what was fitted to.
 
-        >>> import numpy as np
+        >>> import numpy as np, linreg_ops as lo
         >>> X = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
         >>> y = np.array([1.0, 3.1, 4.9, 7.2, 8.8])
-        >>> print(LinearRegression().fit(X, y).summary())
+        >>> print(lo.LinearRegression().fit(X, y).summary())
         Least squares
         rows                             5    R²                        0.997661
         degrees of freedom               3    adjusted R²               0.996881

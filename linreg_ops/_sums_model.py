@@ -106,8 +106,9 @@ class SumsModel(LinearModel):
         Arguments and errors are those of `GramState.from_dataset`: arrays, memmaps, .npy files, a
         `tf.data.Dataset`, Parquet, or an iterable of (x, y).
 
+        >>> import linreg_ops as lo
         >>> batches = [([[0.0], [1.0]], [1.0, 3.0]), ([[2.0]], [5.0])]
-        >>> LinearRegression().fit_dataset(batches).coef_
+        >>> lo.LinearRegression().fit_dataset(batches).coef_
         array([2.])
         """
         self._check_parameters()
