@@ -51,6 +51,7 @@ BLOCKS: dict[str, Callable[[Suites], str]] = {
     "goals": tables.goals,
     "losses": tables.losses,
     "solvers": solver_tables.solvers,
+    "on-disk": solver_tables.on_disk,
     "rows": rows,
 }
 

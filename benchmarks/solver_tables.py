@@ -27,6 +27,28 @@ def solvers(suites: Mapping[str, Results]) -> str:
     return "\n\n".join(parts)
 
 
+def on_disk(suites: Mapping[str, Results]) -> str:
+    """How fast a file is read, with how much memory, and what a kill cost."""
+    results = suites.get("on_disk")
+    if results is None:
+        return "Not measured yet."
+    row = results.rows[0]
+    name = f"{OURS} RidgeCV.fit_dataset"
+    time, n = row.time(name), row.case["n"]
+    rest = row.time(f"{OURS} the rest, after SIGKILL")
+    lines = [
+        ["X", f"{row.x_bytes / 1e9:.1f} GB, {n:,} × {row.case['d']} float16"],
+        ["the whole fit", seconds(time)],
+        ["rows a second", f"{n / time:,.0f}"],
+        ["bytes of X a second", f"{row.gigabytes_per_second(name):.2f} GB"],
+        ["memory beside the file's cache", f"{row.extra['anonymous_bytes'] / 1e6:,.0f} MB"],
+        ["killed by SIGKILL after", f"{row.extra['killed_after_seconds']} s"],
+        ["the rest, from the checkpoint", seconds(rest)],
+        ["the same bits", "yes" if row.extra["same_bits"] else "**no**"],
+    ]
+    return f"Measured on {about(results)}\n\n" + markdown(["", "measured"], lines)
+
+
 def _names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(n for row in rows for n in (*row.errors, *row.failures)))
 

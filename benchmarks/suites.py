@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import accuracy, descent, gram, solvers, threads
+from . import accuracy, descent, gram, on_disk, solvers, threads
 from .harness import Session, resident_growth
 from .problem import Problem
 from .results import EAGER, KERNELS, Row
@@ -159,4 +159,5 @@ SUITES: dict[str, Suite] = {
     "threads": threads.suite,
     "accuracy": accuracy.suite,
     "solvers": solvers.suite,
+    "on_disk": on_disk.suite,
 }

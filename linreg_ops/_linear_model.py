@@ -10,24 +10,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-
-try:
-    from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-    from sklearn.utils.validation import (
-        _check_sample_weight,
-        check_array,
-        check_is_fitted,
-        validate_data,
-    )
-except ImportError as error:
-    raise ImportError(
-        "linreg_ops.LinearRegression needs scikit-learn 1.6 or later. Install it with: "
-        "pip install 'scikit-learn>=1.6'"
-    ) from error
-
 import scipy.linalg
 
 from . import inference, solvers
+from ._sklearn import (
+    BaseEstimator,
+    MultiOutputMixin,
+    RegressorMixin,
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
 from .inference import Summary
 from .solvers.problem import EPS, Problem
 

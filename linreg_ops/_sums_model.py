@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from . import inference, sources
 from ._linear_model import LinearModel
+from ._sklearn import available_if, check_is_fitted
 from .solvers import gram
 from .solvers.factor import AnyFactor
 from .solvers.problem import EPS

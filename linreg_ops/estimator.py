@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from sklearn.exceptions import ConvergenceWarning
 
 from . import inference, solvers
 from ._linear_model import Array
+from ._sklearn import ConvergenceWarning
 from ._sums_model import SumsModel
 from .solvers.gd import Descent
 from .solvers.problem import EPS, Problem

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import check_cv
-from sklearn.utils.validation import check_is_fitted
 
 from . import solvers
 from ._linear_model import Array
+from ._sklearn import check_cv, check_is_fitted
 from .estimator import LinearRegression
 from .inference import Summary
 from .solvers import penalties

@@ -269,10 +269,11 @@ def test_needs_no_tensorflow():
     subprocess.run([sys.executable, "-c", program], check=True, cwd="/")
 
 
-def test_without_scikit_learn_says_what_to_install():
+@pytest.mark.parametrize("name", ["LinearRegression", "Ridge", "RidgeCV"])
+def test_without_scikit_learn_says_what_to_install(name):
     program = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "try: from linreg_ops import LinearRegression\n"
+        f"try: from linreg_ops import {name}\n"
         "except ImportError as error: print(error)"
     )
     done = subprocess.run(
