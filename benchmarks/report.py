@@ -51,6 +51,7 @@ BLOCKS: dict[str, Callable[[Suites], str]] = {
     "goals": tables.goals,
     "losses": tables.losses,
     "solvers": solver_tables.solvers,
+    "penalties": solver_tables.penalties,
     "on-disk": solver_tables.on_disk,
     "rows": rows,
 }

@@ -9,22 +9,22 @@ from .tables import about, markdown, seconds
 
 
 def solvers(suites: Mapping[str, Results]) -> str:
-    """Every part of the suite, and the machine."""
+    """Coefficients: correct digits, then time and memory of a large problem."""
     results = suites.get("solvers")
     if results is None:
         return "Not measured yet."
-    parts = [f"Measured on {about(results)}"]
-    for title, what, table in (
-        ("Certified digits", "set", _digits),
-        ("A million rows and offsets of 1000 deviations", "condition", _conditioned),
-        ("Penalties", "20 penalties", _contenders),
-        ("Sources", "sources", _contenders),
-        ("The Gram matrix alone", "Gram matrix alone", _gram),
-    ):
-        rows = [r for r in results.rows if what in (r.case.get("what"), *r.case)]
-        if rows:
-            parts += [f"### {title}", table(rows)]
-    return "\n\n".join(parts)
+    nist = [row for row in results.rows if "set" in row.case]
+    large = [row for row in results.rows if "condition" in row.case]
+    tables = [_digits(nist), _conditioned(large)] if large else [_digits(nist)]
+    return "\n\n".join([f"Measured on {about(results)}", *tables])
+
+
+def penalties(suites: Mapping[str, Results]) -> str:
+    """Penalties chosen, and sources read."""
+    results = suites.get("penalties")
+    if results is None:
+        return "Not measured yet."
+    return f"Measured on {about(results)}\n\n" + _contenders(results.rows)
 
 
 def on_disk(suites: Mapping[str, Results]) -> str:
@@ -103,19 +103,6 @@ def _contenders(rows: Sequence[Row]) -> str:
             lines.append([task, name, seconds(time.median), ratio, grown])
         lines += [[task, name, why.split(":")[0], "", ""] for name, why in row.failures.items()]
     return markdown(["rows × features", "who", "time", "ratio", "extra memory"], lines)
-
-
-def _gram(rows: Sequence[Row]) -> str:
-    def rate(row: Row, name: str) -> str:
-        return f"{seconds(row.time(name))}, {row.flops / row.peak() / row.time(name):.2f}"
-
-    lines = []
-    for row in rows:
-        names = [n for n in row.times if not n.startswith("fma ")]
-        task = f"{row.case['n']:,} × {row.case['d']}"
-        lines.append([task, *(rate(row, n) for n in names)])
-    header = ["time, share of the multiply-adds' peak", *map(_short, names)]
-    return markdown(header, lines)
 
 
 def _short(name: str) -> str:

@@ -21,7 +21,6 @@ import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
 import linreg_ops as lo
-from linreg_ops import kernels
 
 from .harness import observed
 from .measure import settle, timing
@@ -39,18 +38,22 @@ NIST = Path(__file__).parent.parent / "tests" / "data" / "nist"
 
 
 def suite(s: Session) -> Iterator[Row]:
-    """Coefficients with their errors; penalties; sources; and the Gram kernel by itself."""
+    """Coefficients with their errors."""
     with warnings.catch_warnings(), threadpool_limits(s.threads):
         warnings.simplefilter("ignore")  # peers warn of what their errors show
         yield from _nist(s)
         for dtype in (np.float32, np.float64):
             for condition in (1e0, 1e4, 1e8):
                 yield _conditioned(s, dtype, condition)
+
+
+def penalties(s: Session) -> Iterator[Row]:
+    """A linear probe: penalties, and where the rows come from."""
+    with warnings.catch_warnings(), threadpool_limits(s.threads):
+        warnings.simplefilter("ignore")
         for probe in _probes(s):
             yield _penalties(s, probe)
         yield _sources(s, _probes(s)[-1])
-        for d in (16, 256, 768):
-            yield _gram(s, d)
 
 
 def _scale(s: Session) -> float:
@@ -101,8 +104,6 @@ def _row(
     true: Array | None,
     *,
     memory: bool = False,
-    clocks: dict[str, Timing] | None = None,
-    flops: float = 0.0,
 ) -> Row:
     """A row of calls that give coefficients [d] or [k, d], or anything if there is no truth."""
     with s.turn.case():
@@ -113,8 +114,8 @@ def _row(
         bytes=x.nbytes,
         x_bytes=x.nbytes,
         read_bytes=x.nbytes,
-        flops=flops or 2.0 * n * d * d,
-        times=times | (clocks or {}),
+        flops=2.0 * n * d * d,
+        times=times,
         errors=errors,
         failures=failures,
         extra={"unit": "digits"} | ({"grown_bytes": grown} if memory else {}),
@@ -315,20 +316,3 @@ def _sources(s: Session, probe: tuple[int, int, int]) -> Row:
 def _exhaust(batches: Iterable[Any]) -> None:
     for _ in batches:
         pass
-
-
-def _gram(s: Session, d: int) -> Row:
-    """XᵀX alone: every pair of products is 2 operations, and half of the matrix is enough."""
-    n = int(min(400_000, 1.5e10 / d**2) * _scale(s))
-    x = np.random.default_rng(3).standard_normal((n, d), np.float32)
-    wide = x.astype(np.float64)
-    calls = {
-        f"{OURS} kernels.gram": lambda: kernels.gram(x),
-        f"{OURS} kernels.gram of float64": lambda: kernels.gram(wide),
-        "NumPy float64 XᵀX": lambda: wide.T @ wide,
-        "NumPy float64 XᵀX of a copy": lambda: (c := x.astype(np.float64)).T @ c,
-    }
-    peak = s.peaks.multiply_add(np.dtype(np.float64))
-    clocks = {"fma float64": timing([peak() for _ in range(s.mode.rounds)])}
-    case = {"what": "Gram matrix alone"}
-    return _row(s, case, x, calls, None, clocks=clocks, flops=float(n) * d * (d + 1))

@@ -159,5 +159,6 @@ SUITES: dict[str, Suite] = {
     "threads": threads.suite,
     "accuracy": accuracy.suite,
     "solvers": solvers.suite,
+    "penalties": solvers.penalties,
     "on_disk": on_disk.suite,
 }
