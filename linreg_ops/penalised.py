@@ -33,7 +33,7 @@ class Ridge(LinearRegression):
             from the same reads of X.
         penalty: [d], by which alpha is multiplied for each column: 0 for one that is not to be
             shrunk, like the intercept; X's variances, for what standardized columns would give.
-            None for ones. Not negative.
+            None for ones. Not negative. A pandas Series is to be in the order of X's columns.
         fit_intercept: Fit a constant term too.
         solver: "exact", "gram", "cg" or "auto", as of `LinearRegression`.
         num_steps: "cg" takes at most so many steps.
@@ -117,6 +117,11 @@ class Ridge(LinearRegression):
                 f"penalty must have one entry per column of X, shape [{columns}], "
                 f"got shape {list(penalty.shape)}"
             )
+        names = list(getattr(self, "feature_names_in_", ()))
+        index = getattr(self.penalty, "index", None)  # of a pandas Series; a list's is a method
+        index = [] if index is None or callable(index) else list(index)
+        if index != names and set(index) == set(names):
+            raise ValueError(f"penalty must be in the order of X's columns, {names}, got {index}")
         wrong = ~(np.isfinite(penalty) & (penalty >= 0))
         if np.any(wrong):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Ridge against scikit-learn, and against least squares with the penalty written out as rows."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn.linear_model
@@ -122,6 +123,16 @@ def test_columns_without_a_penalty_are_as_if_fitted_alone(solver, rng):
     expected = once.coef_ * [0.5, 1, 1, 1, 1]
     np.testing.assert_allclose(both.coef_, np.append(expected, expected[0]), rtol=1e-9)
     assert both.rank_ == 5
+
+
+def test_a_penalty_with_names_has_those_of_the_columns(rng):
+    x = pd.DataFrame(rng.normal(size=(20, 3)), columns=["a", "b", "c"])
+    y, values = rng.normal(size=20), [0.0, 1.0, 100.0]
+    named = Ridge(penalty=pd.Series(values, index=x.columns)).fit(x, y)
+    plain = Ridge(penalty=pd.Series(values)).fit(x, y)
+    np.testing.assert_array_equal(named.coef_, plain.coef_)
+    with pytest.raises(ValueError, match=r"order of X's columns, \['a', 'b', 'c'\], got \['c'"):
+        Ridge(penalty=pd.Series(values, index=["c", "b", "a"])).fit(x, y)
 
 
 def test_a_penalty_of_zeros_is_none(rng):
