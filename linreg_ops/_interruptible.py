@@ -16,6 +16,14 @@ import tensorflow as tf
 from tensorflow.python.eager import cancellation, context, execute, record
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, and what the op gave when it was cancelled."""
+
+    def __init__(self, results: list[tf.Tensor]) -> None:
+        super().__init__()
+        self.results = results
+
+
 def wanted(products: int) -> bool:
     """Whether an op of so many multiplications is long, and would keep signals waiting."""
     # 10 to 100 ms; the thread costs 0.1.
@@ -31,7 +39,11 @@ def wanted(products: int) -> bool:
 def run(
     op_type: str, inputs: Sequence[tf.Tensor], attributes: Sequence[Any], outputs: int
 ) -> list[tf.Tensor]:
-    """The op's results: as if it had run here, on this thread's device and under its tapes."""
+    """The op's results: as if it had run here, on this thread's device and under its tapes.
+
+    Raises:
+        Interrupted: Ctrl-C, and the op, cancelled, has given results nevertheless: `results`.
+    """
     ctx = context.context()
     device, policy = ctx.device_name, ctx.device_policy
     manager = cancellation.CancellationManager()
@@ -44,11 +56,14 @@ def run(
         return list(results)
 
     with ThreadPoolExecutor(1, "linreg_ops") as pool:
+        running = pool.submit(call)
         try:
-            results = pool.submit(call).result()
-        except BaseException:
+            results = running.result()
+        except BaseException as error:
             manager.start_cancel()  # before the pool waits for its thread
-            raise
+            if not isinstance(error, KeyboardInterrupt) or running.exception() is not None:
+                raise
+            raise Interrupted(running.result()) from None
     if record.could_possibly_record():
         execute.record_gradient(op_type, list(inputs), tuple(attributes), results)
     return results
