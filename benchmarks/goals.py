@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .results import EAGER, KERNELS, Error, Results, Row
+from .results import EAGER, KERNELS, OURS, Error, Results, Row
 
 Suites = dict[str, Results]
 
@@ -172,6 +172,62 @@ def _accuracy(results: Results) -> Iterator[Verdict]:
         yield Verdict(f"Accuracy of the {name}", "≤ stock's error, or ½ epsilon", text, not worse)
 
 
+def _solvers(results: Results) -> Iterator[Verdict]:
+    yield from _nist(r for r in results.rows if "set" in r.case)
+    conditioned = [r for r in results.rows if "condition" in r.case]
+    ours = f"{OURS} LinearRegression"
+
+    def speed(row: Row) -> float | None:
+        right = row.right()
+        best = min((n for n in right if n != ours), key=row.time, default=None)
+        return None if best is None else row.ratio(best, ours) if ours in right else 0.0
+
+    def memory(row: Row) -> float:
+        return -1 - float(row.extra["grown_bytes"][ours]) / row.x_bytes
+
+    yield from _at_least("Solutions: the fastest right to 10⁻⁶", 1.0, conditioned, speed, "×")
+    worst = min(map(memory, conditioned), default=None)
+    if worst is not None:
+        yield Verdict("Solutions: memory, X included", "≤ 1.1 of X", f"{-worst:.2f}", worst >= -1.1)
+    probes = [r for r in results.rows if r.case.get("what") == "20 penalties"]
+
+    def penalties(row: Row) -> float | None:
+        best = row.best()
+        return row.ratio(best, next(n for n in row.times if "5 folds" in n)) if best else None
+
+    yield from _at_least("Penalties by 5 folds: against the best peer", 5, probes, penalties, "×")
+    if probes:
+        grown = probes[-1].extra["grown_bytes"][next(n for n in probes[-1].times if "5 folds" in n)]
+        figure = f"{grown / 1e6:,.0f} MB, pages of the file included"
+        yield Verdict("Penalties by 5 folds: extra memory", "< 1 GB", figure, grown < 1e9)
+    for row in results.rows:
+        if row.case.get("what") == "sources":
+            for name in ("Parquet", "tf.data"):
+                ratio = row.time(f"{OURS} {name}") / row.time(f"{OURS} memmap")
+                yield Verdict(f"Sources: {name}", "≤ 1.3× a memmap", f"{ratio:.2f}×", ratio <= 1.3)
+    gram = [
+        r for r in results.rows if r.case.get("what") == "Gram matrix alone" and r.case["d"] >= 256
+    ]
+    yield from _at_least(
+        "The Gram matrix: of the multiply-adds' peak", 0.85, gram,
+        lambda row: row.flops / row.peak() / row.time(f"{OURS} kernels.gram"), "",
+    )  # fmt: skip
+
+
+def _nist(rows: Iterable[Row]) -> Iterator[Verdict]:
+    """At 14 digits printing and the last bit decide."""
+    ours, short = f"{OURS} LinearRegression", []
+    asked = {"NIST filip": 7.3, "NIST wampler5": 7.3}
+    count = 0
+    for row in rows:
+        count += 1
+        best = min(14.0, max(row.digits(name) for name in row.errors))
+        if row.digits(ours) < max(best, asked.get(row.case["set"], 9.0)):
+            short.append(f"{row.case['set']} {row.digits(ours):.1f} of {best:.1f}")
+    text = f"{count - len(short)} of {count} sets" + "".join(f"; {line}" for line in short)
+    yield Verdict("NIST: digits", "≥ the best peer's, and 9 (7.3)", text, not short)
+
+
 def _of(error: Error, part: str) -> float:
     value: float = getattr(error, part)
     return value
@@ -187,4 +243,5 @@ _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("half", _half),
     ("threads", _threads),
     ("accuracy", _accuracy),
+    ("solvers", _solvers),
 ]
