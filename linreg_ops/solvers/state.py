@@ -15,13 +15,13 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
+from .._files import whole
 from .problem import EPS, Array, shift_and_spread
 
 # Rows of a block. The first block of all also says what is shifted by.
@@ -297,16 +297,8 @@ class GramState:
 
         Loaded again it goes on to the same bits.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **self._to_arrays())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self._to_arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GramState:
