@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from .._files import whole
 from . import design, tables
 from .model import Model, load
 from .terminal import count, fail, listed, note, shown, writable, writing
@@ -84,5 +85,5 @@ def _write(fitted: Model, predicted: design.Array, output: Path | None) -> None:
         csv.write_csv(result, stream)
         sys.stdout.write(stream.getvalue().to_pybytes().decode())
         return
-    with writing(output):
-        csv.write_csv(result, str(output))
+    with writing(output), whole(output) as temporary:
+        csv.write_csv(result, str(temporary))

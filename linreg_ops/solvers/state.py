@@ -12,13 +12,13 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
+from .._files import whole
 from .problem import Array, shift_and_spread
 from .rows import as_it_is, checked, dense
 from .sums import Centred, Sums, add_up, centre
@@ -233,16 +233,8 @@ class GramState:
 
         Loaded again it goes on to the same bits.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **self._to_arrays())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self._to_arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GramState:
