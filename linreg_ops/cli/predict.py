@@ -25,6 +25,8 @@ def predict(
     ],
     table: tables.TablePath,
     separator: tables.Separator = None,
+    decimal: tables.Decimal = None,
+    no_header: tables.NoHeader = False,
     dropna: Annotated[
         bool, typer.Option("--dropna", help="Predict nothing for rows with missing values.")
     ] = False,
@@ -46,7 +48,7 @@ def predict(
     a value gets an empty line.
     """
     fitted = load(model)
-    data = tables.read(table, separator)
+    data = tables.read(table, separator, decimal, no_header)
     missing = [f.column for f in fitted.features if f.column not in data.column_names]
     if missing:
         fail(f"no column {listed(missing)}. The table has: {listed(data.column_names)}.")
