@@ -45,7 +45,12 @@ def run(
 
     with ThreadPoolExecutor(1, "linreg_ops") as pool:
         try:
-            results = pool.submit(call).result()
+            running = pool.submit(call)
+        except RuntimeError as error:
+            message = f"no memory for a thread to run {op_type} in: {error}"
+            raise tf.errors.ResourceExhaustedError(None, None, message) from None
+        try:
+            results = running.result()
         except BaseException:
             manager.start_cancel()  # before the pool waits for its thread
             raise
