@@ -158,5 +158,6 @@ SUITES: dict[str, Suite] = {
     "half": half,
     "threads": threads.suite,
     "accuracy": accuracy.suite,
+    "extremes": accuracy.extremes,
     "solvers": solvers.suite,
 }

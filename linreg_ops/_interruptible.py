@@ -8,8 +8,8 @@ the main one waits as Python code does; what a handler raises there cancels the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
@@ -55,15 +55,26 @@ def run(
             )
         return list(results)
 
+    running: Future[list[tf.Tensor]] | None = None
     with ThreadPoolExecutor(1, "linreg_ops") as pool:
-        running = pool.submit(call)
         try:
+            running = _start(pool, call, op_type)
             results = running.result()
         except BaseException as error:
             manager.start_cancel()  # before the pool waits for its thread
-            if not isinstance(error, KeyboardInterrupt) or running.exception() is not None:
+            if not isinstance(error, KeyboardInterrupt) or running is None or running.exception():
                 raise
             raise Interrupted(running.result()) from None
     if record.could_possibly_record():
         execute.record_gradient(op_type, list(inputs), tuple(attributes), results)
     return results
+
+
+def _start(
+    pool: ThreadPoolExecutor, call: Callable[[], list[tf.Tensor]], op_type: str
+) -> Future[list[tf.Tensor]]:
+    try:
+        return pool.submit(call)
+    except RuntimeError as error:
+        message = f"no memory for a thread to run {op_type} in: {error}"
+        raise tf.errors.ResourceExhaustedError(None, None, message) from None

@@ -93,7 +93,8 @@ PYTHON = [
     (
         "ops: the name of a loss is dropped",
         "linreg_ops/ops.py",
-        "        loss, _ = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept, name=name)",
+        "        loss, _ = _ops.linreg_l2_loss_grad("
+        "x, w, y, weights, intercept=intercept, name=name)",
         "        loss, _ = _ops.linreg_l2_loss_grad(x, w, y, weights, intercept=intercept)",
         "pytest tests/test_ops.py -k 'name or shape_inference'",
     ),
@@ -193,8 +194,8 @@ PYTHON = [
     (
         "command line: a picture that cannot be written is found late",
         "linreg_ops/cli/terminal.py",
-        "    if not os.access(target if target.exists() else target.parent, os.W_OK) "
-        "or target.is_dir():\n",
+        "    if target.is_dir() or not (os.access(place, os.W_OK) and "
+        "os.access(existing, os.W_OK)):\n",
         "    if False:\n",
         "pytest tests/test_cli.py -k demo_refuses;pytest tests/test_cli_tables.py -k picture",
     ),

@@ -47,7 +47,12 @@ def test_signals_end_the_kernels(threads, error, number):
     run(
         KERNELS
         + f"""
+    columns = np.zeros((3000, 3000), np.float32)
     calls = {{
+        # One pass that takes minutes.
+        "pass": lambda: kernels.loss_and_grad(
+            columns, columns, isa="scalar", num_threads={threads}
+        ),
         "descent": lambda: kernels.gradient_descent(x, w, y, 0.1, {STEPS}, num_threads={threads}),
         # Equal terms, and a loop without a kernel.
         "ones": lambda: kernels.gradient_descent(
