@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .results import EAGER, KERNELS, OURS, Error, Results, Row
@@ -156,6 +156,11 @@ def _threads(results: Results) -> Iterator[Verdict]:
     yield Verdict("The same bits", "any thread count and ISA", text, not odd and len(compared) > 3)
 
 
+def _extremes(results: Results) -> Iterator[Verdict]:
+    for verdict in _accuracy(results):
+        yield replace(verdict, goal=f"{verdict.goal}, at the extremes")
+
+
 def _accuracy(results: Results) -> Iterator[Verdict]:
     """Half an epsilon is what rounding the exact result may cost: nobody can be asked for less."""
     stock = "TensorFlow eager"
@@ -241,4 +246,5 @@ _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("accuracy", _accuracy),
     ("solvers", _solvers),
     ("penalties", _penalties),
+    ("extremes", _extremes),
 ]

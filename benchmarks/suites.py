@@ -158,6 +158,7 @@ SUITES: dict[str, Suite] = {
     "half": half,
     "threads": threads.suite,
     "accuracy": accuracy.suite,
+    "extremes": accuracy.extremes,
     "solvers": solvers.suite,
     "penalties": solvers.penalties,
     "on_disk": on_disk.suite,

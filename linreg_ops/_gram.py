@@ -265,6 +265,8 @@ class GramState:
         rows = arguments.stored(arrays, "rows", np.int64, (folds,))
         if np.any(rows < 0):
             raise ValueError("arrays['rows'] must not be negative")
+        if rows.sum(dtype=np.float64) > 2.0**62:
+            raise ValueError("arrays['rows'] must not be more than 2**62 together")
         waiting = rows % cls.BLOCK_ROWS
         pending = arguments.stored(arrays, "pending", np.float64, (int(waiting.sum()), d + k + 1))
         sums = arguments.stored(arrays, "sums", np.float64, (folds, 2, size))

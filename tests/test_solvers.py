@@ -103,6 +103,28 @@ def test_all_but_one_value_equal_is_no_constant():
     assert LinearRegression().fit(x, y).coef_[0] == pytest.approx(128.0, rel=1e-9)
 
 
+@pytest.mark.parametrize("solver", [*DIRECT, "cg"])
+def test_a_column_that_varies_in_rows_of_tiny_weight_is_no_constant(solver):
+    x, y = np.array([[0.0], [0.0], [0.0], [1.0]]), [1.0, 1.0, 1.0, 3.0]
+    model = LinearRegression(solver=solver).fit(x, y, [1.0, 1.0, 1.0, 1e-30])
+    assert [model.coef_[0], model.intercept_] == pytest.approx([2.0, 1.0], rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", [*DIRECT, "cg"])
+def test_a_target_that_is_done_does_not_stop_the_others(solver, rng):
+    x = rng.normal(size=(50, 4))
+    y = np.column_stack([np.zeros(50), x @ [1.0, 2.0, 3.0, 4.0], np.ones(50)])
+    model = LinearRegression(solver=solver).fit(x, y)
+    np.testing.assert_allclose(model.coef_, [[0] * 4, [1, 2, 3, 4], [0] * 4], atol=1e-12)
+
+
+def test_the_loss_of_a_perfect_fit_is_not_negative(rng):
+    for _ in range(4):  # more numbers than are read again in long double
+        x = rng.normal(size=(25_000, 41))
+        model = LinearRegression(solver="gram").fit(x, x @ rng.normal(size=41))
+        assert 0 <= model.loss_ < 1e-20
+
+
 @pytest.mark.parametrize("solver", DIRECT)
 def test_a_column_constant_in_the_first_block_only(solver, rng):
     n = 200_000

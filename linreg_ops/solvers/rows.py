@@ -25,7 +25,7 @@ def checked(x: Any, y: Any, s: Any) -> tuple[Any, Array, Array | None]:
         if not np.all(np.isfinite(s)) or np.any(s < 0):
             raise ValueError("sample_weight must not be negative, infinite or NaN")
     for name, value in (("x", x.data if hasattr(x, "tocsr") else x), ("y", y)):
-        if not _all_finite(value):
+        if not all_finite(value):
             raise ValueError(f"{name} must not hold NaN or infinite values")
     return x, y, s
 
@@ -51,7 +51,7 @@ def dense(x: Any) -> Any:
     return x.toarray() if hasattr(x, "toarray") else x
 
 
-def _all_finite(value: Array) -> bool:
+def all_finite(value: Array) -> bool:
     """Block by block, from which no array of the same size comes."""
     rows = max(1, 2**17 // max(1, value[:1].size))
     with np.errstate(over="ignore", invalid="ignore"):

@@ -12,15 +12,16 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
+from .._files import whole
+from .._kernels import gram_sums_size
 from .problem import Array, shift_and_spread
-from .rows import as_it_is, checked, dense
+from .rows import all_finite, as_it_is, checked, dense
 from .sums import Centred, Sums, add_up, centre
 
 # Rows of a block. The first block of all also says what is shifted by.
@@ -233,16 +234,8 @@ class GramState:
 
         Loaded again it goes on to the same bits.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **self._to_arrays())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self._to_arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GramState:
@@ -254,7 +247,8 @@ class GramState:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls._from_arrays(dict(file.items()))
-        except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, AttributeError, OverflowError,
+                zipfile.BadZipFile) as error:  # fmt: skip
             raise ValueError(f"{os.fspath(path)} holds no GramState: {error}") from None
 
     def _to_arrays(self) -> dict[str, Any]:
@@ -292,7 +286,38 @@ class GramState:
         if has_kernel:
             own_arrays = {n[7:]: a for n, a in arrays.items() if n.startswith("kernel_")}
             self._kernel = kernels.GramState.from_arrays(own_arrays)
+        self._check_stored()
         return self
+
+    def _check_stored(self) -> None:
+        """That parts of a file, which anybody may have written, go together."""
+        d, k = self.n_features or 0, self.n_targets or 0
+        gram_sums_size(max(d, 1), k, self.folds)  # raises where no memory is so large
+        stored = [
+            (f"head{number}_{i}", array, (len(rows[2]), *columns))
+            for number, rows in enumerate(self._head)
+            for i, (array, columns) in enumerate(zip(rows, ((d,), (k,), (), ()), strict=True))
+        ]
+        of_sums = {"x": (d,), "y": (k,), "xx": (d, d), "xy": (d, k), "yy": (k,)}
+        for number, sums in enumerate(self._merged):
+            names = ((f"merged{number}_{name}", name) for name in of_sums)
+            stored += [(label, getattr(sums, name), of_sums[name]) for label, name in names]
+        for label, array, shape in stored:
+            if array.shape != shape or array.dtype.kind not in "fi":
+                raise ValueError(f"{label} must be numbers of shape {shape}, got {array.shape}")
+            if array.dtype.kind == "f" and not all_finite(array):
+                raise ValueError(f"{label} must be finite")
+        folds = [rows[3] for rows in self._head]
+        kernel = self._kernel
+        if kernel is not None and (kernel.d, kernel.k, kernel.folds) != (d, k, self.folds):
+            raise ValueError(f"its sums are not of {d} columns, {k} targets and {self.folds} folds")
+        if not (
+            self._seen >= self.n_rows >= 0
+            and len(self._merged) in (0, self.folds)
+            and all(sums.rows >= 0 for sums in self._merged)
+            and all(np.all((which >= 0) & (which < self.folds)) for which in folds)
+        ):
+            raise ValueError("its rows or folds cannot be")
 
     # What is within.
 
@@ -337,7 +362,10 @@ class GramState:
             if first:
                 ones = np.ones(first) if s is None else s[:first]
                 head = (dense(x[:first]), y[:first], ones, which[:first])
-                self._head.append(tuple(np.array(a, order="C") for a in head))
+                # As float64, which .npy files know, as they do not know bfloat16.
+                types = (np.float64, np.float64, np.float64, np.int64)
+                pairs = zip(head, types, strict=True)
+                self._head.append(tuple(np.array(a, t, order="C") for a, t in pairs))
                 if held + first == BLOCK:
                     self._settle()
             if first < len(kept):
