@@ -33,6 +33,7 @@ PYTHON = [
         "            return Refined(best[0], best[1], np.asarray(best[2] <= limit))",
         "            return Refined(best[0], best[1], np.ones(problem.k, bool))",
         SOLVERS + " -k 'not_converged or no_fit_is_worse or any_condition'",
+        "what it believes is checked again by `least`, see the next",
     ),
     (
         "estimator: what conjugate gradients found is not checked",
@@ -68,6 +69,8 @@ PYTHON = [
         "shift = np.rint(mean / unit) * unit",
         "shift = mean",
         SOLVERS + " -k 'small_spread or timestamps'",
+        "a difference then rounds once, by half of its last bit, as each product after it does; "
+        "in long double, where no product does, it is exact either way",
     ),
     (
         "estimator: one target's curvature stops all",
