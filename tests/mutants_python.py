@@ -54,7 +54,7 @@ PYTHON = [
         "linreg_ops/solvers/refine.py",
         "            loss = np.maximum(loss - gained, 0.0)",
         "            loss = loss - gained",
-        SOLVERS + " -k perfect_fit",
+        SOLVERS + " -k correction_gains",
     ),
     (
         "estimator: the weights of a fit that diverged are those of standardized columns",
