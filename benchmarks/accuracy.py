@@ -142,7 +142,7 @@ def _subnormal(rng: Any, n: int, d: int, dtype: Any) -> Problem:
     x = aligned(n * d, dtype).reshape(n, d)
     x[:] = rng.standard_normal((n, d)) * tiny
     y = aligned(n, dtype)
-    y[:] = (1 + rng.random(n)) * float(np.finfo(dtype).max) ** 0.48
+    y[:] = (1 + rng.random(n)) * float(np.finfo(dtype).max) ** 0.45
     return Problem(x, np.ones(d, dtype), y)
 
 

@@ -7,6 +7,7 @@ apart.
 
     python tests/mutants.py                     all; an hour, as the C++ of each is compiled
     python tests/mutants.py --only python       without a compiler, minutes
+    python tests/mutants.py --only native --scalar      without the vector units: minutes too
     python tests/mutants.py --match stock       those whose name has the word
 
 Exit code 1 if a mutant survives that no reason is given for, or if one cannot be tested: its line
@@ -44,7 +45,7 @@ class Mutant(NamedTuple):
 class Copy:
     """A copy of the package, and of its C++ sources where these are to be compiled."""
 
-    def __init__(self, scratch: Path, native: bool) -> None:
+    def __init__(self, scratch: Path, native: bool, scalar: bool = False) -> None:
         self.site, self.source, self.build = (scratch / n for n in ("site", "source", "build"))
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "linreg_ops", self.site / "linreg_ops", ignore=ignored)
@@ -57,16 +58,19 @@ class Copy:
         shutil.copy(ROOT / "CMakeLists.txt", self.source)
         # To compile is what takes the time here, not to run: in haste, and one vector unit of two.
         self.edit("CMakeLists.txt", "set(vector_options -O3)", "set(vector_options -O1)")
-        self.edit("CMakeLists.txt", "avx2.cc csrc/kernels/cpu/avx512.cc)", "avx2.cc)")
         cpu = "csrc/kernels/cpu"
-        self.edit(f"{cpu}/dispatch.cc", '    {"avx512", HasAvx512, kAvx512Kernels},\n', "")
-        self.edit(f"{cpu}/gram.cc", '    {"avx512", kAvx512Gram},\n', "")
+        for name in ("Avx512", "Avx2") if scalar else ("Avx512",):
+            isa = name.lower()
+            self.edit("CMakeLists.txt", f" {cpu}/{isa}.cc)", ")")
+            self.edit(f"{cpu}/dispatch.cc", f'    {{"{isa}", Has{name}, k{name}Kernels}},\n', "")
+            self.edit(f"{cpu}/gram.cc", f'    {{"{isa}", k{name}Gram}},\n', "")
         import pybind11
 
         self.checked(
             "cmake", "-GNinja", f"-S{self.source}", f"-B{self.build}",
             f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             "-DLINREG_OPS_CUDA=off", "-DLINREG_OPS_BUILD_TESTS=ON",
+            f"-DLINREG_OPS_PYTHON={'off' if scalar else 'on'}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={self.site / 'linreg_ops'}",
         )  # fmt: skip
 
@@ -161,14 +165,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=["python", "native"])
     parser.add_argument("--match", default="", help="part of the mutants' names")
+    parser.add_argument(
+        "--scalar", action="store_true", help="those that programs of scalar kernels can notice"
+    )
     arguments = parser.parse_args()
     seen: Counter[str] = Counter()
     for kind, table in (("python", PYTHON), ("native", NATIVE)):
         chosen = [Mutant(*row) for row in table if arguments.match in row[0]]
+        if arguments.scalar:
+            vector = ("-inl.h", "plan.cc")  # whose plans are those of the vector routes
+            chosen = [m for m in chosen if "pytest" not in m.tests and not m.file.endswith(vector)]
         if arguments.only not in (None, kind) or not chosen:
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            copy = Copy(Path(scratch), kind == "native")
+            copy = Copy(Path(scratch), kind == "native", arguments.scalar)
             for mutant in chosen:
                 start = time.monotonic()
                 verdict, why = copy.verdict(mutant)

@@ -1,7 +1,6 @@
 """The mutants of the Python layer; see mutants.py. Each has once survived the tests."""
 
 ESTIMATOR = "pytest tests/test_estimator.py"
-TRUTH = "pytest tests/test_estimator_truth.py"
 SOLVERS = "pytest tests/test_solvers.py"
 
 # name, file, old, new, tests[, why it lives]
@@ -12,13 +11,14 @@ PYTHON = [
         "        if not s.any():\n",
         "        if False:\n",
         ESTIMATOR + " -k input_errors",
+        "scikit-learn 1.9 refuses them before; 1.6, which the oldest row of .ci/matrix.py has, not",
     ),
     (
         "estimator: the threshold of a constant column is 10⁵ times higher",
         "linreg_ops/solvers/problem.py",
         "np.flatnonzero(deviation == 0)",
         "np.flatnonzero(deviation < 1e5 * EPS)",
-        SOLVERS + " -k 'small_spread or constant'",
+        SOLVERS + " -k tiny_weight",
     ),
     (
         "estimator: y's spread is that of rows of weight zero too",
@@ -33,13 +33,14 @@ PYTHON = [
         "            return Refined(best[0], best[1], np.asarray(best[2] <= limit))",
         "            return Refined(best[0], best[1], np.ones(problem.k, bool))",
         SOLVERS + " -k 'not_converged or no_fit_is_worse or any_condition'",
+        "what it believes is checked again by `least`, see the next",
     ),
     (
         "estimator: what conjugate gradients found is not checked",
         "linreg_ops/solvers/__init__.py",
         "converged=found.converged & least(problem, found.w, tol, EPS)",
         "converged=found.converged",
-        SOLVERS,
+        SOLVERS + " -k 'not_converged or no_fit_is_worse'",
     ),
     (
         "estimator: the loss of sums may be negative",
@@ -53,7 +54,7 @@ PYTHON = [
         "linreg_ops/solvers/refine.py",
         "            loss = np.maximum(loss - gained, 0.0)",
         "            loss = loss - gained",
-        SOLVERS + " -k 'nearly_perfect or digits'",
+        SOLVERS + " -k correction_gains",
     ),
     (
         "estimator: the weights of a fit that diverged are those of standardized columns",
@@ -67,14 +68,16 @@ PYTHON = [
         "linreg_ops/solvers/problem.py",
         "shift = np.rint(mean / unit) * unit",
         "shift = mean",
-        SOLVERS + " -k 'small_spread or timestamps';" + TRUTH,
+        SOLVERS + " -k 'small_spread or timestamps'",
+        "a difference then rounds once, by half of its last bit, as each product after it does; "
+        "in long double, where no product does, it is exact either way",
     ),
     (
         "estimator: one target's curvature stops all",
         "linreg_ops/solvers/cg.py",
         "out=np.zeros_like(squared), where=seen)",
         "out=np.zeros_like(squared), where=seen & np.all(seen))",
-        SOLVERS,
+        SOLVERS + " -k done_does",
     ),
     (
         "training: growth is named a step late",
@@ -153,29 +156,28 @@ PYTHON = [
         "linreg_ops/keras.py",
         'tf.convert_to_tensor(getattr(kernel, "value", kernel))',
         "tf.convert_to_tensor(kernel)",
-        "pytest tests/test_keras.py -k mixed",
+        "pytest tests/test_keras.py -k 16_bits",
     ),
     (
         "Keras: a bias initializer is not saved",
         "linreg_ops/keras.py",
         'if k != "loss"}',
         'if k not in ("loss", "bias_initializer")}',
-        "pytest tests/test_keras.py -k save_and_load;"
-        "pytest tests/test_keras_options.py -k layer_arguments",
+        "pytest tests/test_keras.py -k initializers",
     ),
     (
         "Keras: an empty batch is divided by zero",
         "linreg_ops/keras.py",
         "tf.math.divide_no_nan(loss, tf.cast(divisor, loss.dtype))",
         "tf.divide(loss, tf.cast(divisor, loss.dtype))",
-        "pytest tests/test_keras.py -k errors;pytest tests/test_keras_options.py -k losses",
+        "pytest tests/test_keras.py -k empty_batch",
     ),
     (
         "command line: the demo prints the first loss",
         "linreg_ops/cli/demo.py",
         'f"{result.losses[-1]:.6g}" for result in results',
         'f"{result.losses[0]:.6g}" for result in results',
-        "pytest tests/test_cli.py -k demo",
+        "pytest tests/test_cli.py -k 'test_demo and not refuses'",
     ),
     (
         "command line: spaces in names are kept",
@@ -189,7 +191,7 @@ PYTHON = [
         "linreg_ops/cli/terminal.py",
         "            os.write(terminal, caught.read())\n",
         "            caught.read()\n",
-        "pytest tests/test_cli.py -k 'terminal or logs'",
+        "pytest tests/test_cli.py -k kept_off",
     ),
     (
         "command line: a picture that cannot be written is found late",
@@ -205,5 +207,19 @@ PYTHON = [
         "        if _minor(version) == _minor(running):",
         "        if version == running:",
         "pytest tests/test_mismatch.py",
+    ),
+    (
+        "files: written in place",
+        "linreg_ops/_files.py",
+        "        yield temporary\n",
+        "        temporary = target\n        yield temporary\n",
+        "pytest tests/test_faults.py -k 'disk or interrupted_file'",
+    ),
+    (
+        "state: parts of a file that do not go together",
+        "linreg_ops/solvers/state.py",
+        "        self._check_stored()\n        return self",
+        "        return self",
+        "pytest tests/test_hostile_files.py -k parts",
     ),
 ]
