@@ -195,13 +195,14 @@ def test_divergence_names_the_step_and_keeps_the_weights(rng):
 
 
 def test_divergence_on_standardized_columns_keeps_weights_of_the_data(rng):
-    x, y = 3.0 * rng.normal(size=(60, 2)) + 50.0, rng.normal(size=60)
+    # In float32 it diverges long before the loss in the data's units is too large for a float64.
+    x, y = (3.0 * rng.normal(size=(60, 2)) + 50.0).astype("f4"), rng.normal(size=60).astype("f4")
     with pytest.raises(DivergenceError) as caught:
         LinearRegression(learning_rate=1.0).fit(x, y)
     error = caught.value
     w = error.w.astype(np.longdouble)
     loss = np.sum((w[0] + x @ w[1:] - y[:, None]) ** 2) / 2
-    assert float(loss / error.losses[-2]) == pytest.approx(1.0, rel=1e-6)
+    assert float(loss / error.losses[-2]) == pytest.approx(1.0, rel=1e-4)
 
 
 @pytest.mark.parametrize(
