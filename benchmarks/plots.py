@@ -167,7 +167,8 @@ def accuracy(usual: list[Row], extreme: list[Row]) -> Any:
                 axes.plot(shown, at, **look, label=LABELS.get(name, name))
         axes.set(xscale="log", title=dtype, xlabel="error of the gradient, epsilons of its terms")
         axes.axvline(0.5, color="0.5", linewidth=0.8, zorder=0)
-        axes.set_yticks(range(len(rows)), labels if dtype == "float32" else [])
+        if axes is panels[0]:  # the other shares its axis
+            axes.set_yticks(range(len(rows)), labels)
     panels[0].invert_yaxis()
     return _finish(figure, panels)
 
