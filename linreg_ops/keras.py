@@ -216,7 +216,8 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
         units, use_bias: As in `keras.layers.Dense`.
         loss: `"mse"`, `"l2"`, or a loss of this module: what `layer(x, targets, sample_weight)`
             adds to the model's losses. Such a model is compiled without a loss, and takes its
-            targets as an input.
+            targets as an input; under a mixed precision policy Keras casts those, and the weights,
+            to 16 bits on the way into the layer.
         **kwargs: Every other argument of `keras.layers.Dense`.
 
     Raises:

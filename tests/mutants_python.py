@@ -156,7 +156,7 @@ PYTHON = [
         "linreg_ops/keras.py",
         'tf.convert_to_tensor(getattr(kernel, "value", kernel))',
         "tf.convert_to_tensor(kernel)",
-        "pytest tests/test_keras.py -k 16_bits",
+        "pytest tests/test_keras.py -k mixed_precision",
     ),
     (
         "Keras: a bias initializer is not saved",
