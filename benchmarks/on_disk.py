@@ -88,28 +88,28 @@ def _row(folder: Path, n: int, d: int) -> Row:
 
 def _run(folder: Path, checkpoint: str = "") -> tuple[dict[str, Any], int]:
     """What a run prints, and the most memory it had that is not a file's."""
-    process = _start(folder, checkpoint)
     most = 0
-    while process.poll() is None:
-        most = max(most, _anonymous(process.pid))
-        time.sleep(0.05)
+    with _start(folder, checkpoint) as process:
+        while process.poll() is None:
+            most = max(most, _anonymous(process.pid))
+            time.sleep(0.05)
+        assert process.stdout
+        printed = process.stdout.read()
     if process.returncode:
         raise RuntimeError(f"the run ended with {process.returncode}")
-    assert process.stdout
-    found: dict[str, Any] = json.loads(process.stdout.read())
+    found: dict[str, Any] = json.loads(printed)
     return found, most
 
 
 def _kill(folder: Path, seconds: float) -> float | None:
     """After so long, and the first checkpoint; None if the run was faster."""
     start = time.perf_counter()
-    process = _start(folder, "state.npz")
-    while time.perf_counter() < start + seconds or not (folder / "state.npz").exists():
-        if process.poll() is not None:
-            return None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with _start(folder, "state.npz") as process:
+        while time.perf_counter() < start + seconds or not (folder / "state.npz").exists():
+            if process.poll() is not None:
+                return None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
     return round(time.perf_counter() - start, 1)
 
 
