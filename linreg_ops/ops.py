@@ -222,7 +222,8 @@ def gradient_descent(
                 return Descent(*_interruptible.run("Linreg>GradientDescent", inputs, attributes, 2))
             except _interruptible.Interrupted as interrupt:
                 new_w, losses = (result.numpy() for result in interrupt.results)
-                raise TrainingInterrupted(losses.shape[-1], new_w, losses) from None
+                done = min(losses.shape[-1], int(steps))  # all, if it ended just then
+                raise TrainingInterrupted(done, new_w, losses[..., :done]) from None
         return Descent(
             *_ops.linreg_gradient_descent(
                 x, w, y, rate, steps, momentum, weights, intercept=intercept, name=name

@@ -282,7 +282,7 @@ WRITERS = [(state, "state.npz"), (picture, "picture.png"), (model, "model.json")
 
 
 # Python 3.10's ZipFile fails once more when it is deleted.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:.*ZipFile.__del__:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("what", "name"), WRITERS)
 @pytest.mark.parametrize("before", [None, b"what was there"])
 def test_a_full_disk_leaves_nothing_half_written(what, name, before, full_disk, tmp_path, capsys):

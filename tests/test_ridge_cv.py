@@ -37,7 +37,7 @@ def data(rng, n=90, d=6, k=3):
     return x, x @ rng.normal(size=(d, k)) * [1.0, 0.1, 0.0] + rng.normal(size=(n, k))
 
 
-# Of the six columns of `data`: two that are not shrunk.
+# Two of the six columns of `data` are not shrunk.
 PENALTY = np.array([0.01, 1.0, 0.0, 4.0, 0.0, 100.0])
 PENALTIES = pytest.mark.parametrize("penalty", [None, PENALTY], ids=["", "by column"])
 

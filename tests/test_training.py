@@ -140,3 +140,23 @@ def test_ctrl_c_keeps_what_is_finished(monkeypatch):
         [0.0],
         0,
     )
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_ctrl_c_as_an_op_comes_to_its_end(batch, monkeypatch):
+    """It was cancelled too late: all its steps are there, not one more."""
+    from linreg_ops import _interruptible, gradient_descent
+    from linreg_ops.training import TrainingInterrupted
+
+    x, w, y = np.ones((*batch, 2, 1)), np.zeros((*batch, 1, 1)), np.ones((*batch, 2, 1))
+    whole = gradient_descent(x, w, y, 0.1, 3)
+
+    def run(*_):
+        raise _interruptible.Interrupted(list(whole))
+
+    monkeypatch.setattr(_interruptible, "wanted", lambda _: True)
+    monkeypatch.setattr(_interruptible, "run", run)
+    with pytest.raises(TrainingInterrupted, match="3 steps are finished") as caught:
+        gradient_descent(x, w, y, 0.1, 3)
+    np.testing.assert_array_equal(caught.value.w, whole.w)
+    np.testing.assert_array_equal(caught.value.losses, whole.losses[..., :3])

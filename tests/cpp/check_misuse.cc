@@ -261,7 +261,7 @@ void Gram() {
     Refuses(update(batch, needed), "fold " + std::to_string(number));
   }
   fold[2] = 1;
-  // Of a file that anybody may have written.
+  // A state may come from a file that anybody may have written.
   for (const int64_t number : {int64_t{-1}, kMost, kMost - 2}) {
     rows[1] = number;
     Refuses(update(batch, needed), "rows " + std::to_string(number));
