@@ -72,7 +72,7 @@ class Row:
         return min((n for n in self.peers() if n.startswith(prefix)), key=self.time, default=None)
 
     def digits(self, name: str) -> float:
-        """Of the worst coefficient; 15 at most, which float64 holds of any number."""
+        """The worst coefficient has so many; 15 at most, which float64 holds of any number."""
         return min(15.0, -math.log10(max(self.errors[name].grad, 1e-300)))
 
     def right(self) -> list[str]:
