@@ -421,6 +421,9 @@ def fuzz(
             answered = True
             if kind == "fault":
                 faults.append(f"{first - 1}: {rest}: {current}")
+            if time.monotonic() > deadline:
+                process.kill()
+                break
         code = process.wait()
         for pipe in filter(None, (process.stdout, process.stderr)):
             pipe.close()

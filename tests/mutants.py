@@ -58,18 +58,13 @@ class Copy:
         shutil.copy(ROOT / "CMakeLists.txt", self.source)
         # To compile is what takes the time here, not to run: in haste, and one vector unit of two.
         self.edit("CMakeLists.txt", "set(vector_options -O3)", "set(vector_options -O1)")
-        cpu = "csrc/kernels/cpu"
-        for name in ("Avx512", "Avx2") if scalar else ("Avx512",):
-            isa = name.lower()
-            self.edit("CMakeLists.txt", f" {cpu}/{isa}.cc)", ")")
-            self.edit(f"{cpu}/dispatch.cc", f'    {{"{isa}", Has{name}, k{name}Kernels}},\n', "")
-            self.edit(f"{cpu}/gram.cc", f'    {{"{isa}", k{name}Gram}},\n', "")
         import pybind11
 
         self.checked(
             "cmake", "-GNinja", f"-S{self.source}", f"-B{self.build}",
             f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             "-DLINREG_OPS_CUDA=off", "-DLINREG_OPS_BUILD_TESTS=ON",
+            f"-DLINREG_OPS_WITHOUT={'avx512;avx2' if scalar else 'avx512'}",
             f"-DLINREG_OPS_PYTHON={'off' if scalar else 'on'}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={self.site / 'linreg_ops'}",
         )  # fmt: skip

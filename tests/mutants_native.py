@@ -165,7 +165,7 @@ NATIVE = [
         "  if (cancellation.Ask()) return Cancellation::Before(0);\n"
         "  if (call.engine == nullptr) {",
         "  if (call.engine == nullptr) {",
-        DESCENT,
+        MISUSE,
     ),
     (
         "call: the gradient of 16 bits is not rounded",
@@ -362,6 +362,7 @@ NATIVE = [
         "      if (supported) return Status();\n",
         "      return Status();\n",
         MISUSE,
+        "these copies are compiled without AVX-512; a whole build fails where the CPU has none",
     ),
     (
         "dispatch: AVX-512 without its bytes and words",

@@ -40,7 +40,7 @@ PYTHON = [
         "linreg_ops/solvers/__init__.py",
         "converged=found.converged & least(problem, found.w, tol, EPS)",
         "converged=found.converged",
-        SOLVERS + " -k 'not_converged or no_fit_is_worse'",
+        SOLVERS + " -k gradients_believe",
     ),
     (
         "estimator: the loss of sums may be negative",

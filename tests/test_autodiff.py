@@ -60,12 +60,14 @@ class Case:
         return x, tf.nn.l2_loss(root), r
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(case, id="-".join(str(part) for part in case))
-        for case in itertools.product((1, 2, 3), (False, True), (False, True))
-    ]
-)
+def name_of(case):
+    return "-".join(str(part) for part in case)
+
+
+CASES = list(itertools.product((1, 2, 3), (False, True), (False, True)))
+
+
+@pytest.fixture(params=CASES, ids=name_of)
 def case(request, rng):
     return Case(rng, *request.param)
 
@@ -107,7 +109,17 @@ def test_first_to_third_order(case):
     assert_equal(*orders)
 
 
-@pytest.mark.parametrize("unknown", [[1], [1, 2], [0, 1, 2], [0, 1, 2, 3]], ids=str)
+@pytest.mark.parametrize(
+    ("case", "unknown"),
+    # All of them for every case; some of them for those with all there is.
+    [pytest.param(case, [0, 1, 2, 3], id=f"{name_of(case)}-all") for case in CASES]
+    + [
+        pytest.param((rank, True, True), some, id=f"{rank}-{some}")
+        for rank in (1, 2, 3)
+        for some in ([1], [1, 2], [0, 1, 2])
+    ],
+    indirect=["case"],
+)
 def test_ranks_unknown_while_tracing(case, unknown):
     """For w, w and y, ...: derivatives of every order and mode, as with known ranks."""
 
@@ -236,7 +248,7 @@ def test_v1_gradients_and_hessians(rng, rank):
 
 
 def test_finite_differences(case):
-    for function in (case.ours, lambda *inputs: of_gradients(case.ours, case)(*inputs)):
+    for function in map(tf.function, (case.ours, of_gradients(case.ours, case))):
         ours, differences = tf.test.compute_gradient(function, case.inputs, delta=1e-4)
         for one, other in zip(ours, differences, strict=True):
             # The truncation of a central difference is 1e-8 times a third derivative.

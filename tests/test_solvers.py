@@ -263,6 +263,16 @@ def test_what_has_not_converged_says_so(rng):
         LinearRegression(learning_rate="auto", num_steps=50).fit(x, y)
 
 
+def test_what_conjugate_gradients_believe_is_checked(rng):
+    """Two columns nearly cancel in y's direction: their lengths show it none of the gradient."""
+    u, _ = np.linalg.qr(rng.normal(size=(200, 2)))
+    x = u * [1.0, 1e-9] @ [[1.0, 1.0], [-1.0, 1.0]]
+    model = LinearRegression(solver="cg", fit_intercept=False, tol=1e-4)
+    with pytest.warns(ConvergenceWarning, match="Not converged to tol"):
+        model.fit(x, u[:, 1])
+    assert model.loss_ > 0.4  # where 0 is right
+
+
 # The best of NumPy's lstsq and scikit-learn has 12.3, 6.2, 15.9, 15.3, none, 13.8, 9.3, 10.2, 9.6,
 # 7.9 and 5.9 digits. filip's exact powers are not float64's: 7.6 digits are what those have.
 NIST_DIGITS = {

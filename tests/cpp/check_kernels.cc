@@ -124,7 +124,8 @@ double Roundoff(DType type) {
 
 // -------------------------------------------------------------- an array between unmapped pages
 
-// `bytes` that end right before an unmapped page, or begin right after one.
+// `bytes` that end right before an unmapped page, or begin right after one. They are NaNs: what is
+// read before it is written shows, and so does what is never written.
 class Guarded {
  public:
   Guarded(std::int64_t bytes, bool at_end) {
@@ -136,6 +137,7 @@ class Guarded {
     mprotect(base_, static_cast<std::size_t>(page), PROT_NONE);
     mprotect(base_ + page + inner, static_cast<std::size_t>(page), PROT_NONE);
     data_ = base_ + page + (at_end ? inner - bytes : 0);
+    std::memset(data_, 0xff, static_cast<std::size_t>(bytes));
   }
   ~Guarded() { munmap(base_, size_); }
   Guarded(const Guarded&) = delete;
@@ -236,7 +238,6 @@ Result Compute(const Arrays& arrays, const char* isa, const lo::cpu::Threads& th
   const lo::cpu::Call call = Planned(Kind::kLossGrad, data, threads.count, isa);
   const std::int64_t bytes = call.workspace_bytes();
   const Guarded workspace((bytes + 63) / 64 * 64, true);
-  std::memset(workspace.data(), 0xff, static_cast<std::size_t>(bytes));  // NaNs, if anyone looks
   lo::LossGrad out;
   out.loss = loss.data();
   out.loss_per_target = true;
@@ -399,7 +400,7 @@ void CheckDescent(const Case& c, double momentum, const char* isa) {
     }
   }
   for (const int threads : {1, 2, 3, 5}) {
-    std::vector<C> got_w(w.size()), got(losses.size());
+    std::vector<C> got_w(w.size(), C{NAN}), got(losses.size(), C{NAN});
     lo::Descent descent;
     descent.num_steps = steps;
     descent.rates = rates.data();
@@ -497,6 +498,12 @@ void CheckShapes(bool quick) {
   }
 }
 
+// Equal terms, which have an engine of their own.
+void CheckOnes() {
+  for (const std::int64_t n : {1, 600, 100'003})
+    CheckCase({n, 0, 3, true, false, false}, true, {2});
+}
+
 void CheckThreads(bool quick) {
   for (const Case& c : std::vector<Case>{{40003, 1, 1, true, true, true},
                                          {40003, 3, 1, false, true, true},
@@ -578,6 +585,7 @@ int main(int argc, char** argv) {
       failures += CheckMisuse();
     } else if (part == "shapes") {
       CheckShapes(quick);
+      CheckOnes();
     } else if (part == "threads") {
       CheckThreads(quick);
     } else if (part == "edges") {

@@ -144,6 +144,18 @@ void Runs() {
   const double rate = 0;
   Refuses(call.Run(small.data(), small.descent(&rate), {}, small.aligned(), 1 << 15),
           "a call of the other kind");
+  // What is cancelled before it begins, with something to sum and without.
+  lo::Data empty = small.data();
+  empty.shape.n = 0;
+  for (const lo::Data& data : {small.data(), empty}) {
+    lo::cpu::Call cancelled;
+    Expect(lo::cpu::Call::Make(Kind::kLossGrad, data, 1, nullptr, &cancelled).ok(), "make");
+    lo::LossGrad out = small.out();
+    out.cancelled = [](void*) { return true; };
+    Expect(
+        cancelled.Run(data, out, {}, small.aligned(), 1 << 15).code() == Status::Code::kCancelled,
+        "a call that is cancelled before it begins");
+  }
   Expect(small.untouched(), "outputs of what was refused");
   Expect(run(small.data(), needed, small.aligned()).ok() && small.loss[0] == 45, "the loss");
 }

@@ -35,7 +35,7 @@ bool HasAvx2() {
   return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (ebx & bit_AVX2) != 0;
 }
 
-bool HasAvx512() {
+[[maybe_unused]] bool HasAvx512() {
   unsigned eax, ebx, ecx, edx;
   if (!HasAvx2() || (SavedState() & kSavesZmm) != kSavesZmm) return false;
   constexpr unsigned kNeeded = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
@@ -55,8 +55,12 @@ struct Row {
 // Best first. A new instruction set is a row here, a vec_*-inl.h and a unit that includes it.
 const Row kRows[] = {
 #if defined(__x86_64__)
+#ifndef LINREG_OPS_WITHOUT_AVX512
     {"avx512", HasAvx512, kAvx512Kernels},
+#endif
+#ifndef LINREG_OPS_WITHOUT_AVX2
     {"avx2", HasAvx2, kAvx2Kernels},
+#endif
 #elif defined(__aarch64__)
     {"neon", Always, kNeonKernels},
 #endif

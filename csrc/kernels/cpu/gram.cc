@@ -48,8 +48,12 @@ const struct {
   const GramKernels& kernels;
 } kTable[] = {
 #if defined(__x86_64__)
+#ifndef LINREG_OPS_WITHOUT_AVX512
     {"avx512", kAvx512Gram},
+#endif
+#ifndef LINREG_OPS_WITHOUT_AVX2
     {"avx2", kAvx2Gram},
+#endif
 #elif defined(__aarch64__)
     {"neon", kNeonGram},
 #endif
