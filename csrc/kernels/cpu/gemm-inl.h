@@ -7,11 +7,9 @@
 // stored. What is computed where:
 //
 // - gemm_slots-inl.h: few features times targets and many rows. One task takes a slot of rows
-// through
-//   both products, with a gradient of its own in double, and the slots' are added up in order.
-// - gemm_rounds-inl.h: otherwise. All workers compute the residuals of a round of rows (a stage),
-// then
-//   all compute the gradient, each its own part of it (the next stage).
+//   through both products, with a gradient of its own in double; the slots' are added up in order.
+// - gemm_rounds-inl.h: otherwise. All workers compute the residuals of a round of rows, a stage,
+//   then all compute the gradient, each its own part of it, the next stage.
 //
 // Part of one instruction set's unit: see vec-inl.h.
 #pragma once

@@ -38,7 +38,7 @@ class GemmSlots : private Gemm<T> {
 
   // The buffers of a worker.
   struct SlotScratch {
-    C* residuals;  // [kGroup][chunk_rows][W]
+    C* residuals;  // [kPanelsOfR][chunk_rows][W]
     C* s;          // [chunk_rows]
     C* grad;       // as the slot's
     C* x;          // [chunk_rows][x_stride]

@@ -25,8 +25,6 @@ namespace {
 // How many rows are summed in C before the sum goes on in double.
 constexpr std::int64_t kRowsPerFlush = 128;
 
-constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-constexpr std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
 constexpr int PowerOfTwo(int a) { return a <= 1 ? 1 : 2 * PowerOfTwo((a + 1) / 2); }
 template <class I>
 constexpr I Min(I a, I b) {
@@ -41,9 +39,7 @@ inline const C* At(const C* base, std::int64_t i) {
   return base == nullptr ? nullptr : base + i;
 }
 
-// The type that elements of type T are computed in, its vectors, and their lanes.
-template <class T>
-using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
+// Vectors of the compute type, and their lanes.
 template <class C>
 using Vec = decltype(Load(static_cast<const C*>(nullptr)));
 template <class T>

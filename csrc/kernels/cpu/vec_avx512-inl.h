@@ -1,5 +1,5 @@
-// The vector vocabulary over AVX-512 (F, BW, DQ, VL). The
-// other vec_*.h files define the same operations with the same results, bit for bit.
+// The vector vocabulary over AVX-512 (F, BW, DQ, VL). The other vec_*-inl.h define the same
+// operations with the same results, bit for bit.
 //
 // The virtual vector is 64 bytes everywhere: 16 floats or 8 doubles. 16-bit types load as floats.
 #pragma once

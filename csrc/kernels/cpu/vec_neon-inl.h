@@ -1,5 +1,5 @@
 // The vector vocabulary over AArch64 NEON: a virtual vector is four registers. What each operation
-// does is said in vec_avx512.h. Included inside the unit's own namespace.
+// does is said in vec_avx512-inl.h.
 #pragma once
 
 #include <arm_neon.h>
