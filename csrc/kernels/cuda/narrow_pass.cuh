@@ -50,10 +50,13 @@ class NarrowPass {
   __device__ void Run(bool want_grad, const Flush& flush) {
     const std::int64_t stride = std::int64_t{args_.plan.blocks} * blockDim.x;
     std::int64_t tile = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-    started_ = 0;
-    slot_in_ = 0;
+    // What the ring holds whole stays there: later passes find no copy left to start.
+    if (started_ == 0 || args_.plan.iterations > S) {
+      started_ = 0;
+      slot_in_ = 0;
 #pragma unroll 1
-    for (int s = 0; s < S; ++s) Start(tile, stride);
+      for (int s = 0; s < S; ++s) Start(tile, stride);
+    }
     Targets coming;
     LoadY(tile, stride, coming);
     int left = args_.plan.segment, slot = 0;
@@ -62,7 +65,11 @@ class NarrowPass {
       AwaitCopiesBut<S - 1>();
       const Targets targets = coming;
       LoadY(tile + stride * U, stride, coming);
-      Use(slot, tile, stride, i < args_.plan.whole, targets);
+      if (i < args_.plan.whole && args_.s == nullptr) {
+        Use<true>(slot, tile, stride, targets);
+      } else {
+        Use<false>(slot, tile, stride, targets);
+      }
       Start(tile, stride);  // the slot's next tiles
       slot = NextSlot(slot);
       if (--left == 0) {
@@ -182,8 +189,10 @@ class NarrowPass {
     (x[Number].template LoadShared<Number * 16>(from), ...);
   }
 
-  __device__ void Use(int slot, std::int64_t tile, std::int64_t stride, bool whole,
-                      const Targets& targets) {
+  // `Plain`: all of the rows are there, and have no weights. To ask for each row takes a third of
+  // the instructions of a single column.
+  template <bool Plain>
+  __device__ void Use(int slot, std::int64_t tile, std::int64_t stride, const Targets& targets) {
     A loss = 0, bias = 0;
 #pragma unroll
     for (int u = 0; u < U; ++u) {
@@ -191,7 +200,7 @@ class NarrowPass {
       LoadTile(x, ring_ + slot + u * D * 16, std::make_integer_sequence<int, D>());
       A y[E], s[E];
       Convert(targets.y[u], y);
-      if (args_.s != nullptr) Convert(targets.s[u], s);
+      if (!Plain && args_.s != nullptr) Convert(targets.s[u], s);
       const std::int64_t rows = args_.n - (tile + u * stride) * E;
       A tile_loss = 0, tile_bias = 0;
 #pragma unroll
@@ -199,8 +208,8 @@ class NarrowPass {
         A residual = w_bias_ - y[r];
 #pragma unroll
         for (int c = 0; c < D; ++c) residual += x[(r * D + c) / E][(r * D + c) % E] * w_[c];
-        if (!whole && r >= rows) residual = 0;
-        const A weighted = args_.s != nullptr ? s[r] * residual : residual;
+        if (!Plain && r >= rows) residual = 0;
+        const A weighted = !Plain && args_.s != nullptr ? s[r] * residual : residual;
         tile_loss += weighted * residual;
         tile_bias += weighted;
 #pragma unroll
@@ -247,13 +256,6 @@ class NarrowPass {
       flush(0, total, first);
     }
     __syncthreads();  // a single block reads them next
-  }
-
-  template <typename Sum>
-  __device__ static Sum WarpSum(Sum value) {
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffu, value, mask);
-    return value;
   }
 
   const FusedArgs& args_;

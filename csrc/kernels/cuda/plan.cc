@@ -1,6 +1,7 @@
 #include "kernels/cuda/plan.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -34,8 +35,8 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
                  : VectorWidth(data.x_type);
   // Rows start anywhere in a vector where d is not a multiple of one.
   plan->period = v.vector / std::gcd(static_cast<int>(d % v.vector), v.vector);
-  const std::int64_t vectors =
-      PowerOfTwoAbove(CeilDiv(d + v.vector - v.vector / plan->period, v.vector));
+  const std::int64_t needed = CeilDiv(d + v.vector - v.vector / plan->period, v.vector);
+  const std::int64_t vectors = PowerOfTwoAbove(needed);
   // Few lanes, because their sum costs a shuffle for each doubling; but so many that a warp's load
   // touches few cache lines.
   constexpr std::int64_t kLanes = 4;
@@ -51,10 +52,16 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
   const bool halved =
       BytesOf(data.x_type) == 2 && v.targets == 1 && most > least && 2 * vectors / most <= kThreads;
   lanes = share(halved ? most / 2 : most);
+  if (v.targets == 1 && v.vectors > 1 && 4 * needed <= 3 * lanes * v.vectors) {
+    if (v.vectors == 2 && lanes > 1) {
+      lanes /= 2;
+      v.vectors = 4;
+    }
+    if (v.vectors > 2) v.vectors -= v.vectors / 4;
+  }
   if (lanes * plan->target_groups > kThreads) {
     if (plan->target_groups > 1) return false;
     v.vectors = TeamVectors(data.x_type, v.targets);
-    const std::int64_t needed = CeilDiv(d + v.vector - v.vector / plan->period, v.vector);
     const std::int64_t team = CeilDiv(needed, std::int64_t{kThreads} * v.vectors);
     if (team > kMostBlocksOfARow) return false;
     plan->team = static_cast<int>(team);
@@ -117,12 +124,11 @@ FusedPlan PlanNarrow(const Data& data, const Device& device, bool small, std::in
   plan.threads = bytes <= kSingleWarpBytes ? 32 : kThreads;
   const auto lay_out = [&] {
     plan.sums_offset = std::int64_t{NarrowRingBytes(columns)} * plan.threads;
-    plan.shared_bytes = plan.sums_offset + (columns + 2) * (kThreads / 32) * 8;
-    return std::max(plan.shared_bytes, std::int64_t{kThreads} * 8);
+    // For its own sums, and those of the other blocks' in a descent, while the ring holds X.
+    plan.shared_bytes = plan.sums_offset + std::max((columns + 2) * (kThreads / 32), kThreads) * 8;
+    return plan.shared_bytes;
   };
-  while ((plan.shared_bytes = lay_out()) > device.shared_per_block && plan.threads > 32) {
-    plan.threads /= 2;
-  }
+  while (lay_out() > device.shared_per_block && plan.threads > 32) plan.threads /= 2;
   plan.groups = plan.threads;
   const std::int64_t wanted = CeilDiv(data.shape.n, std::int64_t{plan.threads} * plan.rows);
   const std::int64_t most = small ? 1 : device.multiprocessors;
@@ -165,7 +171,41 @@ FusedPlan PlanFused(const Data& data, const Device& device) {
   const std::int64_t safe = std::max<std::int64_t>(0, shape.n - (plan.period > 1 ? 1 : 0));
   plan.whole = WholeIterations(safe / stride / plan.rows);
   plan.segment = SegmentOf(data.x_type, plan.rows);
+  plan.narrow_sums = !IsWide(data.x_type) && plan.groups == 1 && plan.blocks > 1 &&
+                     CeilDiv(shape.n, stride * plan.rows) < plan.segment;
   return plan;
+}
+
+const Route& RouteOf(const Shape& shape, const FusedPlan& plan) {
+  const char* const name = plan.path == Path::kChunks ? "chunks"
+                           : plan.narrow              ? "row_per_lane"
+                           : plan.team > 1            ? "blocks_per_row"
+                           : plan.lanes > 32          ? "warps_per_row"
+                                                      : "lanes_per_row";
+  const Route* route = kRoutes;
+  while (std::strcmp(route->name, name) != 0 || route->most_targets < shape.k) ++route;
+  return *route;
+}
+
+std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan) {
+  if (plan.path == Path::kChunks) return 0;
+  const Variant& v = plan.variant;
+  const auto x_size = static_cast<std::int64_t>(SizeOf(data.x_type));
+  if (plan.narrow) {  // y's come an iteration ahead
+    const std::int64_t x = NarrowStages(v.vectors) * v.vectors * x_size;
+    return plan.threads * plan.rows * (x + static_cast<std::int64_t>(SizeOf(data.w_type)));
+  }
+  const std::int64_t y = data.shape.k * static_cast<std::int64_t>(SizeOf(data.w_type));
+  return plan.rows *
+         (plan.threads / plan.target_groups * v.vectors * v.vector * x_size + plan.groups * y);
+}
+
+std::int64_t KeptBytes(const Data& data, const FusedPlan& plan) {
+  const std::int64_t stride = std::int64_t{plan.teams} * plan.groups;
+  const std::int64_t iterations = CeilDiv(data.shape.n, stride * plan.rows);
+  const Variant& v = plan.variant;
+  return iterations * plan.rows * v.vectors * plan.threads * v.vector *
+         static_cast<std::int64_t>(SizeOf(data.x_type));
 }
 
 ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/l2_loss_grad.h"
 
@@ -38,7 +39,7 @@ constexpr int NarrowWidth(DType type) { return IsWide(type) ? 1 : 2; }
 constexpr int AccumulatorBytes(DType type, int targets) {
   return IsWide(type) || (targets == 4 && BytesOf(type) == 2) ? 128 : 256;
 }
-// Powers of two between these are instances. Fewer than two vectors would save little.
+// Fewer than two vectors would save little.
 constexpr int MostVectors(DType type, int targets, int vector) {
   const int accumulator = IsWide(type) ? 8 : 4;
   return vector < VectorWidth(type)
@@ -55,6 +56,13 @@ constexpr int TeamVectors(DType type, int targets) {
 constexpr int LeastVectors(DType type, int targets, int vector) {
   return MostVectors(type, targets, vector) > 1 ? 2 : 1;
 }
+// The instances: powers of two and, for one target, three quarters of them, which spare rows of a
+// few columns more than a power of two half of the work on columns that they do not have.
+constexpr bool IsInstance(DType type, Variant v) {
+  const int part = v.targets == 1 && v.vectors % 3 == 0 ? v.vectors / 3 : v.vectors;
+  return v.vectors >= LeastVectors(type, v.targets, v.vector) &&
+         v.vectors <= MostVectors(type, v.targets, v.vector) && (part & (part - 1)) == 0;
+}
 // Rows that a lane loads before it uses the first: 256 bytes, as far as registers hold them, their
 // sums for each target and, of 16-bit rows, what they are converted to. Found by what nvcc 13 for
 // sm_90 compiles without spilling; tests/test_cuda_build.py sees to that.
@@ -62,7 +70,9 @@ constexpr int RowsInFlight(DType type, Variant v) {
   const bool full = v.vectors > 1 && v.vectors == MostVectors(type, v.targets, v.vector);
   const bool half = BytesOf(type) == 2;
   const int most = v.targets == 1   ? 16
-                   : v.targets == 4 ? (IsWide(type) ? 4 : 6)
+                   : v.targets == 4 ? (IsWide(type)                ? 4
+                                       : v.vector * v.vectors <= 2 ? 8
+                                                                   : 6)
                    : IsWide(type)   ? 8
                                     : 16;
   const int bytes = v.targets == 1   ? (full && half                                ? 128
@@ -73,7 +83,7 @@ constexpr int RowsInFlight(DType type, Variant v) {
                                                        : 256)
                     : half           ? 64
                     : IsWide(type)   ? 48
-                                     : (full ? 128 : 192);
+                                     : 192;
   const int rows = bytes / (v.vector * v.vectors * BytesOf(type));
   return rows < 1 ? 1 : rows > most ? most : rows;
 }
@@ -118,12 +128,38 @@ struct FusedPlan {
   std::int64_t iterations = 0;
   int whole = 0;    // of them, that need no look at where X ends
   int segment = 1;  // iterations after which float32 sums are added to float64 ones
+  // A block has one float32 number for each of the gradient's: one group, and no segment is full.
+  bool narrow_sums = false;
   // Shared memory, in bytes from the start of the block's.
   std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, shared_bytes = 0;
 };
 
+// The ways to make a pass, by who holds a row of X, and by how many targets at most.
+struct Route {
+  const char* name;
+  std::int64_t most_targets;
+  // Warp instructions of the compiled PTX, without its moves between registers, for each clock in
+  // which a multiprocessor of an H200 takes in its share of 4.8 TB/s: 20.2 bytes. At most four are
+  // issued in a clock; with two and less to issue, it is memory that a pass waits for.
+  double budget;
+};
+constexpr std::int64_t kAnyTargets = std::numeric_limits<std::int64_t>::max();
+// tests/test_cuda_budgets.py holds each to its budget.
+constexpr Route kRoutes[] = {
+    {"row_per_lane", 1, 1.5},     {"lanes_per_row", 1, 1.6},  {"lanes_per_row", 4, 2.6},
+    {"lanes_per_row", 16, 9.5},   {"warps_per_row", 1, 1.6},  {"warps_per_row", 4, 2.6},
+    {"warps_per_row", 16, 9.5},   {"blocks_per_row", 1, 1.5}, {"blocks_per_row", 4, 2.5},
+    {"chunks", kAnyTargets, 220},
+};
+const Route& RouteOf(const Shape& shape, const FusedPlan& plan);
+// Bytes of X and y that a multiprocessor has asked for and not used yet, where it has a block.
+std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan);
+
 // The plan of the fused kernel, or path == kChunks if no block can hold the problem.
 FusedPlan PlanFused(const Data& data, const Device& device);
+
+// Bytes of a block's rows of X as its lanes hold them, in all iterations.
+std::int64_t KeptBytes(const Data& data, const FusedPlan& plan);
 
 // The other path: rows [i · rows, (i + 1) · rows) at a time.
 struct ChunkPlan {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/args.cuh"
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/reduce.cuh"
@@ -18,9 +19,13 @@ namespace cuda {
 // and R rows in flight. Where d is not a multiple of E, a row starts within a vector: the lanes
 // load the vectors that cover it, with weights of zero at the neighbours' elements.
 //
+// A row's dots are summed over its lanes target by target: where it has K lanes or more, each lane
+// ends with one target's, makes that one's residual, and tells the others.
+//
 // No shared memory between X and the sums, hence no barriers between rows: what a multiprocessor
 // has in flight are the registers of its 8 warps, 64 KB. Where a row takes more than one warp,
 // these wait for each other, once for R rows.
+// In a descent, a block's rows stay in shared memory from the first pass on, if they fit.
 // `Team`: a row is several blocks' together, each with blockDim.x of its lanes.
 template <typename T, int K, int E, int C, bool Team = false>
 class RowsPass {
@@ -40,6 +45,7 @@ class RowsPass {
         span_(block_lanes_ * args.plan.target_groups),
         lane_(member_ * block_lanes_ + static_cast<int>(threadIdx.x) % block_lanes_),
         target_(static_cast<int>(threadIdx.x) / block_lanes_ % args.plan.target_groups * K),
+        own_(target_ + (kDivides ? static_cast<int>(threadIdx.x) % K : 0)),
         group_(static_cast<int>(threadIdx.x) / span_),
         unit_(team_ * args.plan.groups + group_),
         shift_(ShiftOf(unit_)) {
@@ -58,10 +64,10 @@ class RowsPass {
     A* const staged = reinterpret_cast<A*>(shared_);
     const int k = args_.k, bias = args_.intercept ? k : 0, count = args_.d * k;
 #pragma unroll 1
-    for (int t = 0; t < K; ++t) {
-      const A value = bias != 0 && target_ + t < k ? weight(target_ + t) : A(0);
+    for (int t = 0; t < H; ++t) {
+      const A value = bias != 0 && own_ + t < k ? weight(own_ + t) : A(0);
 #pragma unroll
-      for (int same = 0; same < K; ++same) w_bias_[same] = same == t ? value : w_bias_[same];
+      for (int same = 0; same < H; ++same) w_bias_[same] = same == t ? value : w_bias_[same];
     }
     if constexpr (!Team) {
       for (int i = threadIdx.x; i < count; i += blockDim.x) staged[i] = weight(bias + i);
@@ -104,7 +110,7 @@ class RowsPass {
     std::int64_t row = unit_;
     bool first_flush = true;
     for (int i = 0; i < args_.plan.whole; ++i, row += step) {
-      Rows<true>(row, stride, want_grad);
+      Rows<true>(i, row, stride, want_grad);
       if (--left == 0) {
         FlushSums(flush, first_flush);
         first_flush = false;
@@ -112,14 +118,19 @@ class RowsPass {
       }
     }
     // As often in every group: the barriers are the block's.
-    for (std::int64_t first = args_.plan.whole * step; first < args_.n;
-         first += step, row += step) {
-      Rows<false>(row, stride, want_grad);
+    int number = args_.plan.whole;
+    for (std::int64_t first = number * step; first < args_.n; first += step, row += step) {
+      Rows<false>(number++, row, stride, want_grad);
     }
     FlushSums(flush, first_flush);
+    has_x_ = args_.descent.kept_x_offset != 0;
   }
 
  private:
+  // Whether the lanes of a row divide its targets: where every plan of the instance has K lanes.
+  static constexpr bool kDivides = K > 1 && (Team || C > LeastVectors(Element<T>::kType, K, E));
+  static constexpr int H = kDivides ? 1 : K;  // targets that a lane has residuals of
+
   __device__ int ShiftOf(int unit) const {
     return args_.plan.period == 1 ? 0 : static_cast<int>(unit % E * (args_.d % E) % E);
   }
@@ -133,8 +144,9 @@ class RowsPass {
 
   __device__ void ClearSums() {
 #pragma unroll
+    for (int t = 0; t < H; ++t) loss_[t] = bias_[t] = 0;
+#pragma unroll
     for (int t = 0; t < K; ++t) {
-      loss_[t] = bias_[t] = 0;
 #pragma unroll
       for (int j = 0; j < C; ++j) {
 #pragma unroll
@@ -143,22 +155,22 @@ class RowsPass {
     }
   }
 
-  // Rows row, row + stride, ...: R of them, all there if `Whole`.
+  // Iteration `number`'s rows row, row + stride, ...: R of them, all there if `Whole`.
   template <bool Whole>
-  __device__ void Rows(std::int64_t row, std::int64_t stride, bool want_grad) {
-    LoadX<Whole>(row, stride);
-    A r[R][K], s[R];
+  __device__ void Rows(int number, std::int64_t row, std::int64_t stride, bool want_grad) {
+    TakeX<Whole>(number, row, stride);
+    A r[R][H], s[R];
     LoadY<Whole>(row, stride, r, s);
-    A dot[R][K];
-    Dots(dot);
+    A dot[R][H];
     // A neighbour's infinity or NaN times a weight of zero: once more without the neighbours. All
-    // lanes of a row have the same dots and agree.
-    if (args_.plan.period > 1 && __any_sync(0xffffffffu, !AllFinite(dot))) {
-      ClearNeighbours();
+    // warps of a row have the same dots and agree.
+    for (bool clear = args_.plan.period == 1;; clear = true) {
       Dots(dot);
+      if (clear || !__any_sync(0xffffffffu, !AllFinite(dot))) break;
+      ClearNeighbours();
     }
 #pragma unroll
-    for (int t = 0; t < K; ++t) {
+    for (int t = 0; t < H; ++t) {
       A loss = 0, bias = 0;
 #pragma unroll
       for (int u = 0; u < R; ++u) {
@@ -181,15 +193,53 @@ class RowsPass {
     if (!want_grad) return;
 #pragma unroll
     for (int u = 0; u < R; ++u) {
+      A of[K];
+      TellEachOther(r[u], of);
 #pragma unroll
       for (int j = 0; j < C; ++j) {
 #pragma unroll
         for (int i = 0; i < E; ++i) {
           const A x = x_[u][j][i];
 #pragma unroll
-          for (int t = 0; t < K; ++t) grad_[t][j][i] += r[u][t] * x;
+          for (int t = 0; t < K; ++t) grad_[t][j][i] += of[t] * x;
         }
       }
+    }
+  }
+
+  // From lanes that have their own target's number to all targets' in each.
+  __device__ void TellEachOther(const A (&own)[H], A (&all)[K]) const {
+    if constexpr (kDivides) {
+#pragma unroll
+      for (int t = 0; t < K; ++t) all[t] = __shfl_sync(0xffffffffu, own[0], t, K);
+    } else {
+#pragma unroll
+      for (int t = 0; t < K; ++t) all[t] = own[t];
+    }
+  }
+
+  // From global memory, or in a descent's later passes from where the first one left them.
+  template <bool Whole>
+  __device__ void TakeX(int number, std::int64_t row, std::int64_t stride) {
+    if (has_x_) {
+      EachKept(number, [](Vector<T, E>& x, std::uint32_t at) { x.template LoadShared<0>(at); });
+      return;
+    }
+    LoadX<Whole>(row, stride);
+    if (args_.descent.kept_x_offset == 0) return;
+    EachKept(number, [](const Vector<T, E>& x, std::uint32_t at) { x.StoreShared(at); });
+  }
+  template <typename Use>
+  __device__ void EachKept(int number, const Use& use) {
+    constexpr int kVectorBytes = E * static_cast<int>(sizeof(T));
+    const int stride = static_cast<int>(blockDim.x) * kVectorBytes;
+    std::uint32_t at = SharedAddress(shared_) +
+                       static_cast<std::uint32_t>(args_.descent.kept_x_offset) +
+                       threadIdx.x * kVectorBytes + number * (R * C) * stride;
+#pragma unroll
+    for (int u = 0; u < R; ++u) {
+#pragma unroll
+      for (int j = 0; j < C; ++j, at += stride) use(x_[u][j], at);
     }
   }
 
@@ -247,7 +297,7 @@ class RowsPass {
 
   // Y and the sample weights of the rows; zeros where there are none.
   template <bool Whole>
-  __device__ void LoadY(std::int64_t row, std::int64_t stride, A (&y)[R][K], A (&s)[R]) {
+  __device__ void LoadY(std::int64_t row, std::int64_t stride, A (&y)[R][H], A (&s)[R]) {
     const bool same = args_.y_type == Element<T>::kType;
     if (same || sizeof(T) != 2) {
       LoadYAs<Whole, T>(row, stride, y, s);
@@ -256,15 +306,15 @@ class RowsPass {
     }
   }
   template <bool Whole, typename Y>
-  __device__ void LoadYAs(std::int64_t row, std::int64_t stride, A (&y)[R][K], A (&s)[R]) {
-    const Y* from = static_cast<const Y*>(args_.y) + row * args_.k + target_;
+  __device__ void LoadYAs(std::int64_t row, std::int64_t stride, A (&y)[R][H], A (&s)[R]) {
+    const Y* from = static_cast<const Y*>(args_.y) + row * args_.k + own_;
     const Y* weight = static_cast<const Y*>(args_.s) + row;
 #pragma unroll
     for (int u = 0; u < R; ++u) {
       const bool there = Whole || row < args_.n;
 #pragma unroll
-      for (int t = 0; t < K; ++t) {
-        const bool wanted = there && args_.y != nullptr && (K == 1 || target_ + t < args_.k);
+      for (int t = 0; t < H; ++t) {
+        const bool wanted = there && args_.y != nullptr && (K == 1 || own_ + t < args_.k);
         y[u][t] = wanted ? Element<Y>::Load(__ldg(from + t)) : A(0);
       }
       if (args_.s != nullptr) s[u] = there ? Element<Y>::Load(__ldg(weight)) : A(0);
@@ -274,45 +324,73 @@ class RowsPass {
     }
   }
 
-  // X·W, in every lane of the row.
-  __device__ void Dots(A (&dot)[R][K]) {
+  // X·W: in every lane of the row, of all targets or its own.
+  __device__ void Dots(A (&dot)[R][H]) {
 #pragma unroll
     for (int u = 0; u < R; ++u) {
+      A of[K];
 #pragma unroll
-      for (int t = 0; t < K; ++t) dot[u][t] = 0;
+      for (int t = 0; t < K; ++t) of[t] = 0;
 #pragma unroll
       for (int j = 0; j < C; ++j) {
 #pragma unroll
         for (int i = 0; i < E; ++i) {
           const A x = x_[u][j][i];
 #pragma unroll
-          for (int t = 0; t < K; ++t) dot[u][t] += x * w_[t][j][i];
+          for (int t = 0; t < K; ++t) of[t] += x * w_[t][j][i];
         }
       }
+      Divide(of, dot[u]);
     }
 #pragma unroll 1
-    for (int mask = (block_lanes_ < 32 ? block_lanes_ : 32) / 2; mask > 0; mask /= 2) {
+    for (int mask = (block_lanes_ < 32 ? block_lanes_ : 32) / 2; mask >= (kDivides ? K : 1);
+         mask /= 2) {
 #pragma unroll
       for (int u = 0; u < R; ++u) {
 #pragma unroll
-        for (int t = 0; t < K; ++t) dot[u][t] += __shfl_xor_sync(0xffffffffu, dot[u][t], mask);
+        for (int t = 0; t < H; ++t) {
+          dot[u][t] += __shfl_xor_sync(0xffffffffu, dot[u][t], mask);
+        }
       }
     }
     if (block_lanes_ > 32) ExchangeDots(dot);
     if constexpr (Team) ExchangeInTeam(dot);
   }
 
+  // Neighbours give each other half of what they have, and keep the sum of the other half.
+  __device__ void Divide(A (&of)[K], A (&own)[H]) const {
+    if constexpr (kDivides) {
+#pragma unroll
+      for (int count = K / 2; count > 0; count /= 2) {
+        const bool upper = threadIdx.x & count;
+#pragma unroll
+        for (int t = 0; t < count; ++t) {
+          const A keep = upper ? of[t + count] : of[t];
+          const A give = upper ? of[t] : of[t + count];
+          of[t] = keep + __shfl_xor_sync(0xffffffffu, give, count);
+        }
+      }
+      own[0] = of[0];
+    } else {
+#pragma unroll
+      for (int t = 0; t < K; ++t) own[t] = of[t];
+    }
+  }
+
   // Between the warps of a row. Two buffers in turn: who is a barrier ahead writes the other one.
-  __device__ void ExchangeDots(A (&dot)[R][K]) {
+  __device__ void ExchangeDots(A (&dot)[R][H]) {
     const int warps = static_cast<int>(blockDim.x) / 32, warp = static_cast<int>(threadIdx.x) / 32;
     A* const buffer =
         reinterpret_cast<A*>(shared_ + args_.plan.exchange_offset) + (buffer_ ? R * K * warps : 0);
     buffer_ = !buffer_;
-    if (threadIdx.x % 32 == 0) {
+    const int target = own_ - target_;
+    if (threadIdx.x % 32 < (kDivides ? K : 1)) {
 #pragma unroll
       for (int u = 0; u < R; ++u) {
 #pragma unroll
-        for (int t = 0; t < K; ++t) buffer[(u * K + t) * warps + warp] = dot[u][t];
+        for (int t = 0; t < H; ++t) {
+          buffer[(u * K + target + t) * warps + warp] = dot[u][t];
+        }
       }
     }
     const int barrier = 1 + static_cast<int>(threadIdx.x) / block_lanes_;  // 0 is the block's
@@ -321,20 +399,23 @@ class RowsPass {
 #pragma unroll
     for (int u = 0; u < R; ++u) {
 #pragma unroll
-      for (int t = 0; t < K; ++t) dot[u][t] = 0;
+      for (int t = 0; t < H; ++t) dot[u][t] = 0;
     }
     for (int other = 0; other < block_lanes_ / 32; ++other) {
 #pragma unroll
       for (int u = 0; u < R; ++u) {
 #pragma unroll
-        for (int t = 0; t < K; ++t) dot[u][t] += buffer[(u * K + t) * warps + first + other];
+        for (int t = 0; t < H; ++t) {
+          dot[u][t] += buffer[(u * K + target + t) * warps + first + other];
+        }
       }
     }
   }
 
   // Between the blocks of a row, through L2: each word brings the number of its exchange with it,
   // so that one trip tells both. Two buffers in turn as well.
-  __device__ void ExchangeInTeam(A (&dot)[R][K]) {
+  __device__ void ExchangeInTeam(A (&dot)[R][H]) {
+    static_assert(H == 1, "a lane has one target's");
     constexpr int kHalves = sizeof(A) / 4, kWords = R * K * kHalves;
     const int team = args_.plan.team, words = team * kWords;
     const auto number = static_cast<unsigned long long>(++exchanges_);
@@ -342,14 +423,15 @@ class RowsPass {
         args_.team_words + (team_ * 2 + (exchanges_ & 1)) * std::int64_t{words};
     std::uint32_t* const shared =
         reinterpret_cast<std::uint32_t*>(shared_) + (exchanges_ & 1) * words;
-    if (threadIdx.x == 0) {
+    if (threadIdx.x < K) {
       volatile unsigned long long* const mine = box + member_ * kWords;
 #pragma unroll
-      for (int i = 0; i < R * K; ++i) {
+      for (int u = 0; u < R; ++u) {
+        const int i = u * K + own_;
         if constexpr (kHalves == 1) {
-          mine[i] = number << 32 | __float_as_uint(static_cast<float>(dot[i / K][i % K]));
+          mine[i] = number << 32 | __float_as_uint(static_cast<float>(dot[u][0]));
         } else {
-          const double value = dot[i / K][i % K];
+          const double value = dot[u][0];
           mine[2 * i] = number << 32 | static_cast<std::uint32_t>(__double2loint(value));
           mine[2 * i + 1] = number << 32 | static_cast<std::uint32_t>(__double2hiint(value));
         }
@@ -365,29 +447,29 @@ class RowsPass {
     }
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < R * K; ++i) {
+    for (int u = 0; u < R; ++u) {
       A sum = 0;
       for (int member = 0; member < team; ++member) {
-        const std::uint32_t* const from = shared + member * kWords + i * kHalves;
+        const std::uint32_t* const from = shared + member * kWords + (u * K + own_) * kHalves;
         if constexpr (kHalves == 1) {
           sum += __uint_as_float(from[0]);
         } else {
           sum += __hiloint2double(static_cast<int>(from[1]), static_cast<int>(from[0]));
         }
       }
-      dot[i / K][i % K] = sum;
+      dot[u][0] = sum;
     }
   }
 
   __device__ static bool IsFinite(float a) { return fabsf(a) <= FLT_MAX; }
   __device__ static bool IsFinite(double a) { return fabs(a) <= DBL_MAX; }
 
-  __device__ static bool AllFinite(const A (&dot)[R][K]) {
+  __device__ bool AllFinite(const A (&dot)[R][H]) const {
     bool finite = true;
 #pragma unroll
     for (int u = 0; u < R; ++u) {
 #pragma unroll
-      for (int t = 0; t < K; ++t) finite = finite && IsFinite(dot[u][t]);
+      for (int t = 0; t < H; ++t) finite = finite && IsFinite(dot[u][t]);
     }
     return finite;
   }
@@ -430,11 +512,12 @@ class RowsPass {
     }
     // Written by each warp, or by each row's first warp, its targets' loss and intercept.
     const int slot = thread / 32 * 2 * kMostTargets;
-    if (lane_ == 0 && (thread % 32 < span_ || span_ >= 32)) {  // of a team's first block
+    if (lane_ < (kDivides ? K : 1) &&
+        (thread % 32 < span_ || span_ >= 32)) {  // of a team's first block
 #pragma unroll
-      for (int t = 0; t < K; ++t) {
-        scalars[slot + target_ + t] = bias_[t];
-        scalars[slot + kMostTargets + target_ + t] = 0.5 * loss_[t];
+      for (int t = 0; t < H; ++t) {
+        scalars[slot + own_ + t] = bias_[t];
+        scalars[slot + kMostTargets + own_ + t] = 0.5 * loss_[t];
       }
     }
     ClearSums();
@@ -481,7 +564,7 @@ class RowsPass {
   __device__ void SumWithinWarp() {
     for (int mask = 16; mask >= span_; mask >>= 1) {
 #pragma unroll
-      for (int t = 0; t < K; ++t) {
+      for (int t = 0; t < H; ++t) {
         bias_[t] += __shfl_xor_sync(0xffffffffu, bias_[t], mask);
         loss_[t] += __shfl_xor_sync(0xffffffffu, loss_[t], mask);
       }
@@ -534,14 +617,17 @@ class RowsPass {
   const FusedArgs& args_;
   unsigned char* const shared_;
   // `lanes_` share a row, block_lanes_ in each of its blocks.
-  const int lanes_, team_, member_, block_lanes_, span_, lane_, target_, group_, unit_, shift_;
+  // A lane's residuals are of H targets from own_ on.
+  const int lanes_, team_, member_, block_lanes_, span_, lane_, target_, own_, group_, unit_,
+      shift_;
+  bool has_x_ = false;      // in shared memory
   unsigned exchanges_ = 0;  // in the team
   bool buffer_ = false;
   Vector<T, E> x_[R][C];
   A w_[K][C][E];
-  A w_bias_[K];
+  A w_bias_[H];
   A grad_[K][C][E];
-  double loss_[K], bias_[K];
+  double loss_[H], bias_[H];
 };
 
 }  // namespace cuda
