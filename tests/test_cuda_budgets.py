@@ -115,7 +115,8 @@ def test_a_step_of_rows_that_fit_the_chip(five):
     """What each of 132 multiprocessors has of 100,000 x 60: its 180 KB of X are read once. An H200
     takes 9,700 clocks to read them from its memory; twice that is asked for, at 1.5 a clock."""
     counts, loaded = a_step(five, 5 * 758, 60)
-    assert loaded <= 4 * (768 + 5 * 64 * 2 + 8)
+    # y by each of a row's four lanes, and the five blocks' sums of gradient and loss
+    assert loaded <= 4 * 4 * 768 + 5 * 61 * 8 + 16
     assert total(counts) <= 1.5 * 2 * 9700
 
 

@@ -68,7 +68,7 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
     lanes = kThreads * team;
   }
   plan->lanes = static_cast<int>(lanes);
-  plan->rows = RowsInFlight(data.x_type, v);
+  plan->rows = RowsInFlight(data.x_type, v, plan->team > 1);
   return true;
 }
 

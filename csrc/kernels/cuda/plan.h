@@ -66,7 +66,7 @@ constexpr bool IsInstance(DType type, Variant v) {
 // Rows that a lane loads before it uses the first: 256 bytes, as far as registers hold them, their
 // sums for each target and, of 16-bit rows, what they are converted to. Found by what nvcc 13 for
 // sm_90 compiles without spilling; tests/test_cuda_build.py sees to that.
-constexpr int RowsInFlight(DType type, Variant v) {
+constexpr int RowsInFlight(DType type, Variant v, bool team = false) {
   const bool full = v.vectors > 1 && v.vectors == MostVectors(type, v.targets, v.vector);
   const bool half = BytesOf(type) == 2;
   const int most = v.targets == 1   ? 16
@@ -78,9 +78,9 @@ constexpr int RowsInFlight(DType type, Variant v) {
   const int bytes = v.targets == 1   ? (full && half                                ? 128
                                         : type == DType::kFloat16 && v.vectors == 2 ? 192
                                                                                     : 256)
-                    : v.targets == 2 ? (IsWide(type)   ? 128
-                                        : full && half ? 64
-                                                       : 256)
+                    : v.targets == 2 ? (IsWide(type) || (half && team) ? 128
+                                        : full && half                 ? 64
+                                                                       : 256)
                     : half           ? 64
                     : IsWide(type)   ? 48
                                      : 192;

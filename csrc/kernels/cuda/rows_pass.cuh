@@ -33,7 +33,7 @@ class RowsPass {
   using Number = T;
   using A = AccumulatorOf<T>;
   static constexpr int kBlocks = 1;  // of a multiprocessor
-  static constexpr int R = RowsInFlight(Element<T>::kType, {K, E, C});
+  static constexpr int R = RowsInFlight(Element<T>::kType, {K, E, C}, Team);
 
   __device__ RowsPass(const FusedArgs& args, unsigned char* shared)
       : args_(args),
