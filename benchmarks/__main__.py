@@ -85,12 +85,13 @@ def _measure(
     for name in suites:
         session = Session(mode, installed(libraries), threads, Turn(alone))
         start, rows = time.monotonic(), []
+        machine = describe(threads)
         for row in SUITES[name](session):
             rows.append(row)
             typer.echo(f"{name} {len(rows)}: {tables.line(row)}")
+            run = machine | {"seconds": round(time.monotonic() - start)}
+            path = Results(name, mode.name, run, rows).save(folder)  # whatever comes next
         session.turn.release()
-        run = describe(threads) | {"seconds": round(time.monotonic() - start)}
-        path = Results(name, mode.name, run, rows).save(folder)
         typer.echo(f"{path}: {len(rows)} rows in {run['seconds']} s")
 
 

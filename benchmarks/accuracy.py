@@ -28,6 +28,13 @@ def suite(s: Session) -> Iterator[Row]:
             yield from _rows(s, name, make, dtype, many)
 
 
+def extremes(s: Session) -> Iterator[Row]:
+    """Numbers at the ends of the range, columns that nearly depend on others, very wide rows."""
+    for name, make in EXTREMES.items():
+        for dtype in (np.float32, np.float64):
+            yield from _rows(s, name, make, dtype, 2_000)
+
+
 def _rows(s: Session, name: str, make: Any, dtype: Any, many: int) -> Iterator[Row]:
     fewer = {"quick": 5, "smoke": 1}
     for n, d, seeds in SIZES[name]:
@@ -117,10 +124,52 @@ def _cancelling(rng: Any, n: int, d: int, dtype: Any) -> Problem:
     return Problem(x, w, y)
 
 
+def _ill_conditioned(rng: Any, n: int, d: int, dtype: Any) -> Problem:
+    """Singular values of 1 ... 1e-12, near the minimum: the gradient cancels."""
+    left, _ = np.linalg.qr(rng.standard_normal((n, d)))
+    right, _ = np.linalg.qr(rng.standard_normal((d, d)))
+    x = aligned(n * d, dtype).reshape(n, d)
+    x[:] = (left * np.logspace(0, -12, d)) @ right.T
+    w = rng.standard_normal(d).astype(dtype)
+    y = aligned(n, dtype)
+    y[:] = x @ w + 1e-3 * rng.standard_normal(n)
+    return Problem(x, w, y)
+
+
+def _subnormal(rng: Any, n: int, d: int, dtype: Any) -> Problem:
+    """X below the smallest normal number, and y so large that the gradient is an ordinary one."""
+    tiny = float(np.finfo(dtype).tiny) / 100
+    x = aligned(n * d, dtype).reshape(n, d)
+    x[:] = rng.standard_normal((n, d)) * tiny
+    y = aligned(n, dtype)
+    y[:] = (1 + rng.random(n)) * float(np.finfo(dtype).max) ** 0.45
+    return Problem(x, np.ones(d, dtype), y)
+
+
+def _near_overflow(rng: Any, n: int, d: int, dtype: Any) -> Problem:
+    """The loss and the gradient are within a thousandth of the largest number there is."""
+    size = np.sqrt(float(np.finfo(dtype).max) / (1000 * n * d))
+    x = aligned(n * d, dtype).reshape(n, d)
+    x[:] = rng.standard_normal((n, d)) * size
+    y = aligned(n, dtype)
+    y[:] = rng.standard_normal(n) * size
+    return Problem(x, np.ones(d, dtype), y)
+
+
 CASES = {"plain": _plain, "badly scaled": _badly_scaled, "cancelling": _cancelling}
+EXTREMES = {
+    "wide": _plain,
+    "condition 1e12": _ill_conditioned,
+    "subnormal": _subnormal,
+    "near overflow": _near_overflow,
+}
 # A root mean square over s seeds is itself known to 1/√(2s): few do where errors differ by factors.
 SIZES: dict[str, list[tuple[int | None, int, int]]] = {  # n (None: 1e8), d, seeds
     "plain": [(None, 1, 1), (None, 2, 1), (1_000_000, 2, 5), (100_000, 16, 5), (1_000, 1_000, 5)],
     "badly scaled": [(1_000, 13, 20), (100_000, 13, 5)],
     "cancelling": [(1_000, 3, 50), (100_000, 16, 50), (2_000, 1_000, 5)],
+    "wide": [(200, 10_000, 5)],
+    "condition 1e12": [(2_000, 100, 10)],
+    "subnormal": [(1_000, 20, 10)],
+    "near overflow": [(1_000, 20, 10)],
 }

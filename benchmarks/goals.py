@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .results import EAGER, GRAPH, KERNELS, Error, Results, Row
+from .results import EAGER, GRAPH, KERNELS, OURS, Error, Results, Row
 
 Suites = dict[str, Results]
 
@@ -156,6 +156,11 @@ def _threads(results: Results) -> Iterator[Verdict]:
     yield Verdict("The same bits", "any thread count and ISA", text, not odd and len(compared) > 3)
 
 
+def _extremes(results: Results) -> Iterator[Verdict]:
+    for verdict in _accuracy(results):
+        yield replace(verdict, goal=f"{verdict.goal}, at the extremes")
+
+
 def _accuracy(results: Results) -> Iterator[Verdict]:
     """Half an epsilon is what rounding the exact result may cost: nobody can be asked for less."""
     stock = "TensorFlow eager"
@@ -170,6 +175,58 @@ def _accuracy(results: Results) -> Iterator[Verdict]:
         text += f"; not {worse[0]}" if worse else ""
         text += f" and {len(worse) - 1} more" if len(worse) > 1 else ""
         yield Verdict(f"Accuracy of the {name}", "≤ stock's error, or ½ epsilon", text, not worse)
+
+
+def _solvers(results: Results) -> Iterator[Verdict]:
+    yield from _nist(r for r in results.rows if "set" in r.case)
+    conditioned = [r for r in results.rows if "condition" in r.case]
+    ours = f"{OURS} LinearRegression"
+
+    def speed(row: Row) -> float | None:
+        right = row.right()
+        best = min((n for n in right if n != ours), key=row.time, default=None)
+        return None if best is None else row.ratio(best, ours) if ours in right else 0.0
+
+    def memory(row: Row) -> float:
+        return -1 - float(row.extra["grown_bytes"][ours]) / row.x_bytes
+
+    yield from _at_least("Solutions: the fastest right to 10⁻⁶", 1.0, conditioned, speed, "×")
+    worst = min(map(memory, conditioned), default=None)
+    if worst is not None:
+        yield Verdict("Solutions: memory, X included", "≤ 1.1 of X", f"{-worst:.2f}", worst >= -1.1)
+
+
+def _penalties(results: Results) -> Iterator[Verdict]:
+    probes = [r for r in results.rows if r.case["what"] == "20 penalties"]
+    ours = f"{OURS} RidgeCV, a penalty a target, 5 folds"
+
+    def speed(row: Row) -> float | None:
+        best = row.best()
+        return row.ratio(best, ours) if best else None
+
+    yield from _at_least("Penalties by 5 folds: against the best peer", 5, probes, speed, "×")
+    for row in probes[-1:]:
+        grown = row.extra["grown_bytes"][ours]
+        figure = f"{grown / 1e6:,.0f} MB, pages of the file included ({row.label})"
+        yield Verdict("Penalties by 5 folds: extra memory", "< 1 GB", figure, grown < 1e9)
+    for row in results.rows:
+        for name in ("Parquet", "tf.data") if row.case["what"] == "sources" else ():
+            ratio = row.ratio(f"{OURS} {name}", f"{OURS} memmap")
+            yield Verdict(f"Sources: {name}", "≤ 1.3× a memmap", f"{ratio:.2f}×", ratio <= 1.3)
+
+
+def _nist(rows: Iterable[Row]) -> Iterator[Verdict]:
+    """At 14 digits printing and the last bit decide."""
+    ours, short = f"{OURS} LinearRegression", []
+    asked = {"NIST filip": 7.3, "NIST wampler5": 7.3}
+    count = 0
+    for row in rows:
+        count += 1
+        best = min(14.0, max(row.digits(name) for name in row.errors))
+        if row.digits(ours) < max(best, asked.get(row.case["set"], 9.0)):
+            short.append(f"{row.case['set']} {row.digits(ours):.1f} of {best:.1f}")
+    text = f"{count - len(short)} of {count} sets" + "".join(f"; {line}" for line in short)
+    yield Verdict("NIST: digits", "≥ the best peer's, and 9 (7.3)", text, not short)
 
 
 def _of(error: Error, part: str) -> float:
@@ -223,6 +280,9 @@ _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("half", _half),
     ("threads", _threads),
     ("accuracy", _accuracy),
+    ("solvers", _solvers),
+    ("penalties", _penalties),
+    ("extremes", _extremes),
     ("gpu_passes", _gpu_passes),
     ("gpu_ops", _gpu_ops),
     ("gpu_trainings", _gpu_trainings),

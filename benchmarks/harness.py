@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,15 +139,23 @@ def _first_line(problem: Exception) -> str:
 
 def resident_growth(call: Call) -> int:
     """Bytes by which a call makes this process grow at its highest: its extra memory."""
-    import ctypes
-
     call()  # its threads and libraries are there
+    return observed(call)[2]
+
+
+def observed(call: Call) -> tuple[Any, float, int]:
+    """What a call returns, the seconds it takes, and the bytes by which the process grows.
+
+    At its highest: its extra memory, and the pages of files that it maps.
+    """
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as peak:
         peak.write("5")
     before = _status("VmRSS")
-    call()
-    return max(0, _status("VmHWM") - before)
+    start = time.perf_counter()
+    found = call()
+    seconds = time.perf_counter() - start
+    return found, seconds, max(0, _status("VmHWM") - before)
 
 
 def _status(key: str) -> int:

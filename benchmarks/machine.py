@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("tensorflow", "numpy", "torch", "jax", "jaxlib")
+PACKAGES = ("tensorflow", "numpy", "scipy", "scikit-learn", "himalaya", "torch", "jax", "jaxlib")
 
 
 def threads_available() -> int:
@@ -37,6 +37,7 @@ def describe(threads: int) -> dict[str, Any]:
         "threads": threads,
         "cpu": _cpu_name(),
         "cores": threads_available(),
+        "load": round(os.getloadavg()[1], 1),
         "caches": _caches(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": platform.release().split("-")[0],

@@ -34,6 +34,7 @@ def draw(suites: dict[str, Results], folder: Path) -> list[Path]:
         "over_rows": (("over_rows",), over_rows),
         "over_targets": (("few_targets", "many_targets"), over_targets),
         "grid": (("grid",), grid),
+        "accuracy": (("accuracy", "extremes"), accuracy),
     }
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -145,6 +146,31 @@ def grid(rows: list[Row]) -> Any:
     axes.set_ylabel("its time as a multiple of the op's")
     axes.set_title(f"{len(rows)} shapes; above the line the op is faster")
     return _finish(figure, [axes])
+
+
+def accuracy(usual: list[Row], extreme: list[Row]) -> Any:
+    """The gradient's error of each library, by the best of its ways, in each case."""
+    figure, panels = _panels(2, sharey=True, width=5.6)
+    for axes, dtype in zip(panels, ("float32", "float64"), strict=True):
+        rows = [row for row in (*usual, *extreme) if row.case["dtype"] == dtype]
+        labels = [f"{row.case['case']}, {row.case['n']:,} × {row.case['d']:,}" for row in rows]
+        for name in (EAGER, *FAMILIES):
+            points = [
+                (i, min(found))
+                for i, row in enumerate(rows)
+                if (found := [e.grad for who, e in row.errors.items() if who.startswith(name)])
+            ]
+            if points:
+                at, errors = zip(*points, strict=True)
+                shown = [max(error, 1e-3) for error in errors]
+                look = {**STYLES[name], "linewidth": 0}
+                axes.plot(shown, at, **look, label=LABELS.get(name, name))
+        axes.set(xscale="log", title=dtype, xlabel="error of the gradient, epsilons of its terms")
+        axes.axvline(0.5, color="0.5", linewidth=0.8, zorder=0)
+        if axes is panels[0]:  # the other shares its axis
+            axes.set_yticks(range(len(rows)), labels)
+    panels[0].invert_yaxis()
+    return _finish(figure, panels)
 
 
 def _lines(

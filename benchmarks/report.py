@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import plots, tables
+from . import plots, solver_tables, tables
 from .results import Results
 
 Suites = dict[str, Results]
@@ -50,6 +50,9 @@ BLOCKS: dict[str, Callable[[Suites], str]] = {
     "one-target": one_target,
     "goals": tables.goals,
     "losses": tables.losses,
+    "solvers": solver_tables.solvers,
+    "penalties": solver_tables.penalties,
+    "on-disk": solver_tables.on_disk,
     "rows": rows,
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ RESULTS = Path(__file__).parent / "results"
 # Names in `times` start with the library; ours with OURS. The yardsticks do less than the job: they
 # read X, multiply and add in registers, or compute one product. All others are peers.
 OURS, YARDSTICKS = "linreg_ops", ("read ", "fma ", "tf.matmul")
+# An error above this is no solution: who makes it is not compared for speed.
+ASKED_ERROR = 1e-6
 EAGER, GRAPH, XLA, KERNELS = (f"{OURS} {how}" for how in ("eager", "tf.function", "XLA", "kernels"))
 
 
@@ -70,6 +73,14 @@ class Row:
     def best(self, prefix: str | tuple[str, ...] = "") -> str | None:
         """The fastest peer whose name starts with `prefix`."""
         return min((n for n in self.peers() if n.startswith(prefix)), key=self.time, default=None)
+
+    def digits(self, name: str) -> float:
+        """The worst coefficient has so many; 15 at most, which float64 holds of any number."""
+        return min(15.0, -math.log10(max(self.errors[name].grad, 1e-300)))
+
+    def right(self) -> list[str]:
+        """Who solves it, peers and ours, where errors are those of coefficients."""
+        return [name for name, error in self.errors.items() if error.grad <= ASKED_ERROR]
 
     def bandwidth(self) -> float:
         """Bytes a second of the best straight-line read of the same memory, in the same rounds."""

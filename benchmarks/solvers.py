@@ -10,9 +10,8 @@ import importlib
 import json
 import random
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,8 @@ import scipy.sparse.linalg
 from threadpoolctl import threadpool_limits
 
 import linreg_ops as lo
-from linreg_ops import kernels
 
-from .harness import resident_growth
+from .harness import observed
 from .measure import settle, timing
 from .problem import Array
 from .results import Error, Row, Timing
@@ -34,45 +32,71 @@ if TYPE_CHECKING:
 
 Call = Callable[[], Any]
 OURS = "linreg_ops"
+# Seconds from which a call is made once only.
+LONG = 20.0
 NIST = Path(__file__).parent.parent / "tests" / "data" / "nist"
 
 
 def suite(s: Session) -> Iterator[Row]:
-    """Coefficients with their errors; penalties; sources; and the Gram kernel by itself."""
+    """Coefficients with their errors."""
     with warnings.catch_warnings(), threadpool_limits(s.threads):
         warnings.simplefilter("ignore")  # peers warn of what their errors show
         yield from _nist(s)
         for dtype in (np.float32, np.float64):
             for condition in (1e0, 1e4, 1e8):
                 yield _conditioned(s, dtype, condition)
-        yield _penalties(s)
-        yield _sources(s)
-        for d in (16, 256, 768):
-            yield _gram(s, d)
+
+
+def penalties(s: Session) -> Iterator[Row]:
+    """A linear probe: penalties, and where the rows come from."""
+    with warnings.catch_warnings(), threadpool_limits(s.threads):
+        warnings.simplefilter("ignore")
+        for probe in _probes(s):
+            yield _penalties(s, probe)
+        yield _sources(s, _probes(s)[-1])
 
 
 def _scale(s: Session) -> float:
     return {"full": 1.0, "quick": 0.1}.get(s.mode.name, 0.005)
 
 
-def _times(s: Session, calls: dict[str, Call]) -> dict[str, Timing]:
-    """Everyone in turn, in an order that is shuffled: these calls take long, and are warm."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+def _calls(
+    s: Session, calls: dict[str, Call], true: Array | None
+) -> tuple[dict[str, Timing], dict[str, Error], dict[str, str], dict[str, int]]:
+    """Times, errors, failures and extra memory: everyone in turn, in an order that is shuffled.
+
+    The first call of each is not timed, unless it takes so long that it is the only one.
+    """
+    errors, failures, grown = {}, {}, {}
+    samples: dict[str, list[float]] = {}
     order, shuffle = list(calls), random.Random(0).shuffle
     gc.collect()
-    gc.disable()
-    try:
-        for _ in range(s.mode.rounds):
-            shuffle(order)
-            for name in order:
-                if s.threads > 1:
-                    settle()
-                start = time.perf_counter()
-                calls[name]()
-                samples[name].append(time.perf_counter() - start)
-    finally:
-        gc.enable()
-    return {name: timing(found) for name, found in samples.items()}
+    gc.freeze()  # TensorFlow's objects: a collection before each call takes 0.2 s with them
+    for name in list(order):
+        gc.collect()
+        try:
+            found, seconds, grown[name] = observed(calls[name])
+        except Exception as failure:
+            failures[name] = f"{type(failure).__name__}: {str(failure)[:160]}"
+            order.remove(name)
+            continue
+        if true is not None:
+            errors[name] = _error(found, true)
+        del found
+        samples[name] = [seconds]
+    again = [name for name in order if samples[name][0] < LONG]
+    for name in again:
+        samples[name].clear()
+    for _ in range(s.mode.rounds):
+        shuffle(again)
+        for name in again:
+            gc.collect()
+            if s.threads > 1:
+                settle()
+            _, seconds, grown[name] = observed(calls[name])
+            samples[name].append(seconds)
+    gc.unfreeze()
+    return {name: timing(found) for name, found in samples.items()}, errors, failures, grown
 
 
 def _row(
@@ -83,38 +107,21 @@ def _row(
     true: Array | None,
     *,
     memory: bool = False,
-    clocks: dict[str, Timing] | None = None,
-    flops: float = 0.0,
 ) -> Row:
     """A row of calls that give coefficients [d] or [k, d], or anything if there is no truth."""
-    errors, failures = {}, {}
-    extra: dict[str, Any] = {"unit": "digits"}
-    done: dict[str, Call] = {}
     with s.turn.case():
-        for name, call in calls.items():
-            try:
-                found = call()
-            except Exception as failure:
-                failures[name] = f"{type(failure).__name__}: {str(failure)[:160]}"
-                continue
-            done[name] = call
-            if true is not None:
-                errors[name] = _error(found, true)
-        times = _times(s, done) | (clocks or {})
-        if memory:
-            grown = {name: resident_growth(call) for name, call in done.items()}
-            extra["grown_bytes"] = grown
+        times, errors, failures, grown = _calls(s, calls, true)
     n, d = x.shape
     return Row(
         case={"n": n, "d": d, "k": 1, "dtype": x.dtype.name, **case},
         bytes=x.nbytes,
         x_bytes=x.nbytes,
         read_bytes=x.nbytes,
-        flops=flops or 2.0 * n * d * d,
+        flops=2.0 * n * d * d,
         times=times,
         errors=errors,
         failures=failures,
-        extra=extra,
+        extra={"unit": "digits"} | ({"grown_bytes": grown} if memory else {}),
     )
 
 
@@ -168,14 +175,16 @@ def _nist(s: Session) -> Iterator[Row]:
 
 def _conditioned(s: Session, dtype: Any, condition: float) -> Row:
     """Columns of a given condition number about offsets of 1000 of their deviations."""
-    n, d = int(200_000 * _scale(s)), 100
+    n, d = int(1_000_000 * _scale(s)), 100
     rng = np.random.default_rng(1)
-    u = rng.standard_normal((n, d), np.float32).astype(np.float64)
     v, _ = np.linalg.qr(rng.standard_normal((d, d)))
-    x = u * np.logspace(0, -np.log10(condition), d) @ v
-    x += 1e3 * x.std(axis=0)
-    x = x.astype(dtype)
-    y = (x.astype(np.float64) @ rng.standard_normal(d)).astype(dtype)
+    turn = np.logspace(0, -np.log10(condition), d)[:, None] * v
+    offset, w = 1e3 * np.linalg.norm(turn, axis=0), rng.standard_normal(d)
+    x, y = np.empty((n, d), dtype), np.empty(n, dtype)
+    for rows in (slice(i, i + 2**14) for i in range(0, n, 2**14)):
+        u = rng.standard_normal((len(y[rows]), d))
+        x[rows] = u @ turn + offset
+        y[rows] = x[rows].astype(np.float64) @ w
     y += rng.standard_normal(n).astype(dtype) * dtype(np.std(y) * 1e-2)
     case = {"condition": f"κ={condition:.0e}", "offset": "offsets 1000"}
     return _row(s, case, x, _peers(x, y, True), _truth(x, y), memory=True)
@@ -204,47 +213,84 @@ def _truth(x: Array, y: Array) -> Array:
     return np.asarray(w / length, np.float64)
 
 
-def _probe(s: Session) -> tuple[Array, Array, Array]:
-    """Frozen features in half precision, many targets, some of them noise: X, Y and penalties."""
-    scale = _scale(s)
-    n, d, k = int(40_000 * scale), int(256 * scale**0.25), int(200 * scale**0.5)
+def _probes(s: Session) -> tuple[tuple[int, int, int], ...]:
+    """Rows, features and targets: what scikit-learn gets done in minutes, then the whole task."""
+    if s.is_full:
+        return (60_000, 768, 200), (300_000, 768, 1000)
+    return ((8000, 256, 60),) if s.mode.name == "quick" else ((400, 64, 10),)
+
+
+def _probe(n: int, d: int, k: int) -> tuple[Array, Array]:
+    """Frozen features in half precision, and many targets, some of them noise."""
     rng = np.random.default_rng(2)
-    x = rng.standard_normal((n, d), np.float32)
     w = rng.standard_normal((d, k), np.float32) * np.logspace(-3, 0, k, dtype=np.float32)
-    y = x @ w + rng.standard_normal((n, k), np.float32)
-    return x.astype(np.float16), y, np.logspace(-2, 5, 20)
+    x, y = np.empty((n, d), np.float16), np.empty((n, k), np.float32)
+    for rows in (slice(i, i + 2**14) for i in range(0, n, 2**14)):
+        x[rows] = rng.standard_normal((len(x[rows]), d), np.float32)
+        y[rows] = x[rows].astype(np.float32) @ w
+        y[rows] += rng.standard_normal(y[rows].shape, np.float32)
+    return x, y
 
 
-def _penalties(s: Session) -> Row:
-    """A penalty for each target out of 20, over 5 folds where the peer can: no common truth."""
-    x, y, alphas = _probe(s)
+def _penalties(s: Session, probe: tuple[int, int, int]) -> Row:
+    """A penalty for each target out of 20, over 5 folds where the peer can: no common truth.
+
+    Ours reads float16 from a file, peers float32 in memory: they would convert it. The largest
+    probe is for those only who choose a penalty for each target.
+    """
+    x, y = _probe(*probe)
+    alphas = np.logspace(-2, 5, 20)
+    options: dict[str, Any] = {"alpha_per_target": True}
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/x.npy", x)
+        mapped = np.load(f"{folder}/x.npy", mmap_mode="r")
+        calls = {
+            f"{OURS} RidgeCV, a penalty a target, 5 folds": lambda: lo.RidgeCV(
+                alphas, cv=5, **options
+            ).fit(mapped, y),
+            f"{OURS} RidgeCV, a penalty a target, GCV": lambda: lo.RidgeCV(
+                alphas, cv="gcv", **options
+            ).fit(mapped, y),
+            **_penalty_peers(x, y, alphas, small=probe == _probes(s)[0]),
+        }
+        case = {"k": y.shape[1], "what": "20 penalties"}
+        return _row(s, case, x, calls, None, memory=True)
+
+
+def _penalty_peers(x: Array, y: Array, alphas: Array, small: bool) -> dict[str, Call]:
     linear = importlib.import_module("sklearn.linear_model")
-    wide = x.astype(np.float32)  # what scikit-learn would copy to float64 otherwise
-    calls = {
-        f"{OURS} RidgeCV, a penalty a target, 5 folds": lambda: lo.RidgeCV(
-            alphas, alpha_per_target=True, cv=5
-        ).fit(x, y),
-        f"{OURS} RidgeCV, a penalty a target, GCV": lambda: lo.RidgeCV(
-            alphas, alpha_per_target=True, cv="gcv"
-        ).fit(x, y),
-        "scikit-learn RidgeCV, a penalty a target, leave-one-out": lambda: linear.RidgeCV(
-            alphas, alpha_per_target=True
-        ).fit(wide, y),
-        "scikit-learn RidgeCV, one penalty, 5 folds": lambda: linear.RidgeCV(alphas, cv=5).fit(
-            wide, y
-        ),
-    }
-    case = {"k": y.shape[1], "what": "20 penalties"}
-    return _row(s, case, x, calls, None, memory=True)
+    wide = x.astype(np.float32)
+    calls = {}
+    try:
+        ridge = importlib.import_module("himalaya.ridge")
+    except ImportError:
+        pass
+    else:
+        calls["himalaya RidgeCV, a penalty a target, 5 folds"] = lambda: ridge.RidgeCV(
+            alphas, fit_intercept=True, cv=5
+        ).fit(wide, y)
+    if small:
+        calls |= {
+            "scikit-learn RidgeCV, a penalty a target, leave-one-out": lambda: linear.RidgeCV(
+                alphas, alpha_per_target=True
+            ).fit(wide, y),
+            "scikit-learn RidgeCV, one penalty, 5 folds": lambda: linear.RidgeCV(alphas, cv=5).fit(
+                wide, y
+            ),
+        }
+    return calls
 
 
-def _sources(s: Session) -> Row:
-    """The sums of the same rows from memory, a memmap, Parquet and tf.data."""
+def _sources(s: Session, probe: tuple[int, int, int]) -> Row:
+    """The sums of the same rows from memory, a memmap, Parquet and tf.data.
+
+    Beside them what the reader takes that hands out the same batches, and does nothing with them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     import tensorflow as tf
 
-    x, y, _ = _probe(s)
+    x, y = _probe(*probe)
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/x.npy", x)
         np.save(f"{folder}/y.npy", y)
@@ -253,29 +299,23 @@ def _sources(s: Session) -> Row:
             for name, a in (("x", x), ("y", y))
         }
         pq.write_table(pa.table(lists), f"{folder}/rows.parquet", row_group_size=2**14)
+        del lists
         dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(4096)
         read = lo.GramState.from_dataset
+        options: dict[str, Any] = {"target": ["y"], "columns": ["x"]}
         calls = {
             f"{OURS} memory": lambda: read(x, y),
             f"{OURS} memmap": lambda: read(f"{folder}/x.npy", f"{folder}/y.npy"),
-            f"{OURS} Parquet": lambda: read(f"{folder}/rows.parquet", target=["y"], columns=["x"]),
+            f"{OURS} Parquet": lambda: read(f"{folder}/rows.parquet", **options),
             f"{OURS} tf.data": lambda: read(dataset),
+            "pyarrow reads Parquet": lambda: _exhaust(
+                pq.ParquetFile(f"{folder}/rows.parquet").iter_batches()
+            ),
+            "tf.data reads": lambda: _exhaust(dataset.as_numpy_iterator()),
         }
-        return _row(s, {"k": y.shape[1], "what": "sources"}, x, calls, None)
+        return _row(s, {"k": y.shape[1], "what": "sources"}, x, calls, None, memory=True)
 
 
-def _gram(s: Session, d: int) -> Row:
-    """XᵀX alone: every pair of products is 2 operations, and half of the matrix is enough."""
-    n = int(min(400_000, 1.5e10 / d**2) * _scale(s))
-    x = np.random.default_rng(3).standard_normal((n, d), np.float32)
-    wide = x.astype(np.float64)
-    calls = {
-        f"{OURS} kernels.gram": lambda: kernels.gram(x),
-        f"{OURS} kernels.gram of float64": lambda: kernels.gram(wide),
-        "NumPy float64 XᵀX": lambda: wide.T @ wide,
-        "NumPy float64 XᵀX of a copy": lambda: (c := x.astype(np.float64)).T @ c,
-    }
-    peak = s.peaks.multiply_add(np.dtype(np.float64))
-    clocks = {"fma float64": timing([peak() for _ in range(s.mode.rounds)])}
-    case = {"what": "Gram matrix alone"}
-    return _row(s, case, x, calls, None, clocks=clocks, flops=float(n) * d * (d + 1))
+def _exhaust(batches: Iterable[Any]) -> None:
+    for _ in batches:
+        pass

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import accuracy, descent, gram, solvers, threads
+from . import accuracy, descent, gram, on_disk, solvers, threads
 from .harness import Session, resident_growth
 from .problem import Problem
 from .results import EAGER, KERNELS, Row
@@ -158,5 +158,8 @@ SUITES: dict[str, Suite] = {
     "half": half,
     "threads": threads.suite,
     "accuracy": accuracy.suite,
+    "extremes": accuracy.extremes,
     "solvers": solvers.suite,
+    "penalties": solvers.penalties,
+    "on_disk": on_disk.suite,
 }

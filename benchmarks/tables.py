@@ -45,8 +45,10 @@ def about(results: Results) -> str:
     caches = ", ".join(f"{level} {_kib(size)}" for level, size in run["caches"].items())
     versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
     dirty = ", with changes" if run["dirty"] else ""
+    load = run.get("load", 0)
+    busy = f" beside other programs (load {load:g})" if load > run["cores"] else ""
     return (
-        f"{run['cpu']}, {run['threads']} of {run['cores']} cores, {caches}, {run['isa']}; "
+        f"{run['cpu']}, {run['threads']} of {run['cores']} cores{busy}, {caches}, {run['isa']}; "
         f"{versions}; commit {run['commit']}{dirty}, {run['date'][:10]}."
     )
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _gram_arguments as arguments
 from . import _kernels
 
 Array = NDArray[Any]
 
-_TYPES = ("float16", "bfloat16", "float32", "float64")
 _FORMAT = 1  # of to_arrays
 
 
@@ -90,18 +90,22 @@ class GramState:
         num_threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        self._d, self._k, self._folds = _size(d, "d"), _size(k, "k"), _size(folds, "folds")
+        self._d, self._k, self._folds = (
+            arguments.size(d, "d"),
+            arguments.size(k, "k"),
+            arguments.size(folds, "folds"),
+        )
         size = _kernels.gram_sums_size(self._d, self._k, self._folds)
-        self.x_shift = _column_values(x_shift, 0.0, self._d, "x_shift")
-        self.y_shift = _column_values(y_shift, 0.0, self._k, "y_shift")
-        self.x_scale = _powers_of_two(x_scale, self._d, "x_scale")
-        self.y_scale = _powers_of_two(y_scale, self._k, "y_scale")
+        self.x_shift = arguments.column_values(x_shift, 0.0, self._d, "x_shift")
+        self.y_shift = arguments.column_values(y_shift, 0.0, self._k, "y_shift")
+        self.x_scale = arguments.powers_of_two(x_scale, self._d, "x_scale")
+        self.y_scale = arguments.powers_of_two(y_scale, self._k, "y_scale")
         scale = np.concatenate([self.x_scale, self.y_scale])
         with np.errstate(over="ignore"):
             offset = -np.concatenate([self.x_shift, self.y_shift]) * scale
         if not np.all(np.isfinite(offset)):
             raise ValueError("x_shift * x_scale and y_shift * y_scale must be finite")
-        self._num_threads, self._isa = _threads(num_threads), _isa(isa)
+        self._num_threads, self._isa = arguments.threads(num_threads), arguments.isa(isa)
         self._sums = np.zeros((self._folds, 2, size))
         self._pending = np.empty((self._folds, self.BLOCK_ROWS, self._d + self._k + 1))
         self._rows = np.zeros(self._folds, np.int64)
@@ -154,7 +158,7 @@ class GramState:
         Returns:
             The state itself.
         """
-        x = _floats(x, "x")
+        x = arguments.floats(x, "x")
         if x.ndim != 2 or x.shape[1] != self._d:
             raise ValueError(f"x must be [n, {self._d}], got shape {x.shape}")
         n = len(x)
@@ -164,20 +168,20 @@ class GramState:
         elif y is None:
             raise ValueError(f"y must be [{n}, {self._k}], got None")
         else:
-            y = _floats(y, "y")
+            y = arguments.floats(y, "y")
             if y.shape != (n, self._k) and (self._k > 1 or y.shape != (n,)):
                 raise ValueError(
                     f"y must be [{n}, {self._k}] for x of shape {x.shape}, got shape {y.shape}"
                 )
         if sample_weight is not None:
-            sample_weight = _floats(sample_weight, "sample_weight")
+            sample_weight = arguments.floats(sample_weight, "sample_weight")
             if sample_weight.shape != (n,):
                 raise ValueError(
                     f"sample_weight must be [{n}] for x of shape {x.shape}, "
                     f"got shape {sample_weight.shape}"
                 )
         if fold is not None:
-            fold = _integers(fold, n)
+            fold = arguments.integers(fold, n)
         elif self._folds > 1:
             raise ValueError(f"fold must be [{n}], as the state has folds = {self._folds}")
         with self._alone():
@@ -216,7 +220,7 @@ class GramState:
             folds = range(self._folds)
         elif np.ndim(folds) == 0:
             folds = [folds]  # type: ignore[list-item]
-        numbers = [_size(fold, "folds") for fold in folds]  # type: ignore[union-attr]
+        numbers = [arguments.size(fold, "folds") for fold in folds]  # type: ignore[union-attr]
         if any(number >= self._folds for number in numbers):
             raise ValueError(f"folds must be numbers below {self._folds}, got {numbers}")
         with self._alone():
@@ -258,12 +262,14 @@ class GramState:
             raise ValueError(f"arrays['shape'] must be the integers [d, k, folds], got {shape!r}")
         d, k, folds = shape.tolist()
         size = _kernels.gram_sums_size(d, k, folds)
-        rows = _stored(arrays, "rows", np.int64, (folds,))
+        rows = arguments.stored(arrays, "rows", np.int64, (folds,))
         if np.any(rows < 0):
             raise ValueError("arrays['rows'] must not be negative")
+        if rows.sum(dtype=np.float64) > 2.0**62:
+            raise ValueError("arrays['rows'] must not be more than 2**62 together")
         waiting = rows % cls.BLOCK_ROWS
-        pending = _stored(arrays, "pending", np.float64, (int(waiting.sum()), d + k + 1))
-        sums = _stored(arrays, "sums", np.float64, (folds, 2, size))
+        pending = arguments.stored(arrays, "pending", np.float64, (int(waiting.sum()), d + k + 1))
+        sums = arguments.stored(arrays, "sums", np.float64, (folds, 2, size))
         of_columns = {name: arrays[name] for name in columns}
         state = cls(d, k, folds=folds, **of_columns, num_threads=num_threads, isa=isa)
         state._sums[:], state._rows[:] = sums, rows
@@ -323,12 +329,12 @@ def gram(
     array([[10., 14.],
            [14., 20.]])
     """
-    x = _floats(x, "x")
+    x = arguments.floats(x, "x")
     if x.ndim != 2:
         raise ValueError(f"x must be [n, d], got shape {x.shape}")
     k = 0
     if y is not None:
-        y = _floats(y, "y")
+        y = arguments.floats(y, "y")
         if y.ndim not in (1, 2):
             raise ValueError(f"y must be [n, k] or [n], got shape {y.shape}")
         k = 1 if y.ndim == 1 else y.shape[1]
@@ -348,80 +354,3 @@ def gram(
 
 def _restored(arrays: dict[str, Array], num_threads: int | None, isa: str | None) -> GramState:
     return GramState.from_arrays(arrays, num_threads=num_threads, isa=isa)
-
-
-def _size(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 0 or value >= 2**63:
-        raise ValueError(f"{name} must be an integer from 0 to 2**63 - 1, got {value}")
-    return int(value)
-
-
-def _threads(value: int | None) -> int | None:
-    if value is not None and not 1 <= _size(value, "num_threads") <= 4096:
-        raise ValueError(f"num_threads must be between 1 and 4096, got {value}")
-    return None if value is None else int(value)
-
-
-def _isa(name: str | None) -> str | None:
-    supported = [isa for isa, runs in _kernels.isas().items() if runs]
-    if name is not None and name not in supported:
-        raise ValueError(f"isa must be one of {', '.join(supported)}, got {name!r}")
-    return name
-
-
-def _floats(array: Any, name: str) -> Array:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype.name not in _TYPES or not array.dtype.isnative:
-        raise TypeError(
-            f"{name} must be float32, float64, float16 or bfloat16 in native byte order, "
-            f"got {array.dtype} ({array.dtype.str})"
-        )
-    if not array.flags.c_contiguous:
-        raise ValueError(
-            f"{name} must be C-contiguous (numpy.ascontiguousarray makes it so), "
-            f"got shape {array.shape} with strides {array.strides}"
-        )
-    return array
-
-
-def _integers(fold: Any, n: int) -> Array:
-    fold = np.asarray(fold)
-    if fold.dtype.kind not in "iu":
-        raise TypeError(f"fold must hold integers, got {fold.dtype}")
-    if fold.shape != (n,):
-        raise ValueError(f"fold must be [{n}], got shape {fold.shape}")
-    if fold.dtype == np.uint64 and np.any(fold >= 2**63):
-        raise ValueError(f"fold must hold numbers of folds, got {fold.max()}")
-    return np.ascontiguousarray(fold, np.int64)
-
-
-def _column_values(given: Any, default: float, count: int, name: str) -> Array:
-    if given is None:
-        return np.full(count, default)
-    values: Array = np.array(given, np.float64)
-    if values.shape != (count,):
-        raise ValueError(f"{name} must be [{count}], got shape {values.shape}")
-    if not np.all(np.isfinite(values)):
-        raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}")
-    return values
-
-
-def _powers_of_two(given: Any, count: int, name: str) -> Array:
-    values = _column_values(given, 1.0, count, name)
-    wrong = np.frexp(values)[0] != 0.5
-    if np.any(wrong):
-        raise ValueError(f"{name} must hold powers of two, got {values[wrong][0]}")
-    return values
-
-
-def _stored(arrays: Mapping[str, Any], name: str, dtype: Any, shape: tuple[int, ...]) -> Array:
-    array: Array = np.asarray(arrays[name])
-    if array.dtype != dtype or array.shape != shape:
-        raise ValueError(
-            f"arrays[{name!r}] must be {np.dtype(dtype).name} of shape {shape}, "
-            f"got {array.dtype} of shape {array.shape}"
-        )
-    return array

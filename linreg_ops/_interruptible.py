@@ -8,12 +8,20 @@ the main one waits as Python code does; what a handler raises there cancels the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager import cancellation, context, execute, record
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, and what the op gave when it was cancelled."""
+
+    def __init__(self, results: list[tf.Tensor]) -> None:
+        super().__init__()
+        self.results = results
 
 
 def wanted(products: int) -> bool:
@@ -31,7 +39,11 @@ def wanted(products: int) -> bool:
 def run(
     op_type: str, inputs: Sequence[tf.Tensor], attributes: Sequence[Any], outputs: int
 ) -> list[tf.Tensor]:
-    """The op's results: as if it had run here, on this thread's device and under its tapes."""
+    """The op's results: as if it had run here, on this thread's device and under its tapes.
+
+    Raises:
+        Interrupted: Ctrl-C, and the op, cancelled, has given results nevertheless: `results`.
+    """
     ctx = context.context()
     device, policy = ctx.device_name, ctx.device_policy
     manager = cancellation.CancellationManager()
@@ -43,12 +55,26 @@ def run(
             )
         return list(results)
 
+    running: Future[list[tf.Tensor]] | None = None
     with ThreadPoolExecutor(1, "linreg_ops") as pool:
         try:
-            results = pool.submit(call).result()
-        except BaseException:
+            running = _start(pool, call, op_type)
+            results = running.result()
+        except BaseException as error:
             manager.start_cancel()  # before the pool waits for its thread
-            raise
+            if not isinstance(error, KeyboardInterrupt) or running is None or running.exception():
+                raise
+            raise Interrupted(running.result()) from None
     if record.could_possibly_record():
         execute.record_gradient(op_type, list(inputs), tuple(attributes), results)
     return results
+
+
+def _start(
+    pool: ThreadPoolExecutor, call: Callable[[], list[tf.Tensor]], op_type: str
+) -> Future[list[tf.Tensor]]:
+    try:
+        return pool.submit(call)
+    except RuntimeError as error:
+        message = f"no memory for a thread to run {op_type} in: {error}"
+        raise tf.errors.ResourceExhaustedError(None, None, message) from None

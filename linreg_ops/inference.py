@@ -17,7 +17,7 @@ from scipy.special import fdtrc, stdtr, stdtrit
 from .solvers import CHECK_WORK, exact, gram
 from .solvers.factor import AnyFactor, Factor
 from .solvers.problem import EPS, Array, Problem
-from .solvers.state import Centred
+from .solvers.sums import Centred
 
 COVARIANCES = ("nonrobust", "HC0", "HC1", "HC2", "HC3")
 
@@ -39,7 +39,7 @@ class Basis:
 
 def of_fit(problem: Problem, factor: AnyFactor, residual: Array, error: float) -> Basis | None:
     """Describes a fit by "exact" or "gram" without a penalty; there is none of others."""
-    if not isinstance(factor, Factor) or np.any(problem.alpha):
+    if not isinstance(factor, Factor) or np.any(problem.penalty):
         return None
     with np.errstate(all="ignore"):
         root = problem.directions(factor.root())

@@ -37,7 +37,8 @@ class _Head(NamedTuple):
         The last dimension is a row's: x [n, steps, d] has n·steps rows, as y [n, steps, units] has.
         """
         kernel, bias, units = self.layer.kernel, self.layer.bias, self.layer.units
-        # .value, not the variable itself, which Keras would cast to the compute dtype
+        # .value, not the variable itself, which Keras would cast to the compute dtype. (Within a
+        # layer's call it casts both.)
         w = tf.convert_to_tensor(getattr(kernel, "value", kernel))
         if bias is not None:
             w = tf.concat([tf.cast(bias.value, w.dtype)[None, :], w], axis=0)
@@ -216,7 +217,8 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
         units, use_bias: As in `keras.layers.Dense`.
         loss: `"mse"`, `"l2"`, or a loss of this module: what `layer(x, targets, sample_weight)`
             adds to the model's losses. Such a model is compiled without a loss, and takes its
-            targets as an input.
+            targets as an input; under a mixed precision policy Keras casts those, and the weights,
+            to 16 bits on the way into the layer.
         **kwargs: Every other argument of `keras.layers.Dense`.
 
     Raises:

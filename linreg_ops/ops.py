@@ -11,6 +11,7 @@ import tensorflow as tf
 from . import _gradients, _gram_op, _interruptible, _library, _pfor, _statistics, stock
 from ._gram_op import Gram as Gram
 from ._gram_op import gram as gram
+from .training import TrainingInterrupted
 
 # What tf.convert_to_tensor takes: tensors, variables, NumPy arrays, nested lists.
 TensorLike = Any
@@ -195,7 +196,9 @@ def gradient_descent(
         ValueError: Arguments that do not fit, known while tracing.
         tf.errors.InvalidArgumentError: Arguments that do not fit, known when running.
         tf.errors.CancelledError: The step was cancelled.
-        KeyboardInterrupt: Ctrl-C, in eager execution within a second; the steps so far are lost.
+        KeyboardInterrupt: Ctrl-C, in eager execution within a second. On a CPU, and not for a
+            batch, it is a `linreg_ops.training.TrainingInterrupted`, which carries the weights and
+            losses of the steps that are finished.
 
     >>> import tensorflow as tf, linreg_ops as lo
     >>> x, w, y = tf.constant([[1.], [2.]]), tf.constant([0.]), tf.constant([2., 4.])
@@ -211,10 +214,16 @@ def gradient_descent(
     try:
         if _interruptible.wanted(_products(x, w, steps)):
             types = ("Tx", x.dtype.as_datatype_enum, "Tw", w.dtype.as_datatype_enum)
-            attributes = (*types, "num_sample_weights", len(weights), "intercept", bool(intercept))
+            options = ("intercept", bool(intercept), "keep_steps", True)
+            attributes = (*types, "num_sample_weights", len(weights), *options)
             rate, momentum = (tf.convert_to_tensor(value, tf.float64) for value in (rate, momentum))
             inputs = [x, w, y, rate, tf.convert_to_tensor(steps, tf.int64), momentum, *weights]
-            return Descent(*_interruptible.run("Linreg>GradientDescent", inputs, attributes, 2))
+            try:
+                return Descent(*_interruptible.run("Linreg>GradientDescent", inputs, attributes, 2))
+            except _interruptible.Interrupted as interrupt:
+                new_w, losses = (result.numpy() for result in interrupt.results)
+                done = min(losses.shape[-1], int(steps))  # all, if it ended just then
+                raise TrainingInterrupted(done, new_w, losses[..., :done]) from None
         return Descent(
             *_ops.linreg_gradient_descent(
                 x, w, y, rate, steps, momentum, weights, intercept=intercept, name=name

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import check_cv
-from sklearn.utils.validation import check_is_fitted
 
 from . import solvers
-from .estimator import Array, LinearRegression
+from ._linear_model import Array
+from ._sklearn import check_cv, check_is_fitted
+from .estimator import LinearRegression
 from .inference import Summary
 from .solvers import penalties
 from .solvers.penalties import Errors
-from .solvers.problem import Problem
+from .solvers.problem import Problem, refuse_overflow
 from .solvers.state import GramState
 
 _SCORINGS = ("neg_mean_squared_error", "r2")
@@ -24,12 +24,16 @@ _SCORINGS = ("neg_mean_squared_error", "r2")
 class Ridge(LinearRegression):
     """Least squares with a penalty on the coefficients, as a scikit-learn regressor.
 
-    Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σₜ alphaₜ ‖coefₜ‖², with the coefficients in
-    X's own units and the intercept not penalised: what scikit-learn's `Ridge` minimises, halved.
+    Minimises ½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σₜ alphaₜ Σⱼ penaltyⱼ coefₜⱼ², with the
+    coefficients in X's own units and the intercept not penalised: what scikit-learn's `Ridge`
+    minimises, halved.
 
     Args:
         alpha: The penalty: a number, or one per target [k]; not negative. All targets are fitted
             from the same reads of X.
+        penalty: [d], by which alpha is multiplied for each column: 0 for one that is not to be
+            shrunk, like the intercept; X's variances, for what standardized columns would give.
+            None for ones. Not negative. A pandas Series is to be in the order of X's columns.
         fit_intercept: Fit a constant term too.
         solver: "exact", "gram", "cg" or "auto", as of `LinearRegression`.
         num_steps: "cg" takes at most so many steps.
@@ -47,6 +51,10 @@ class Ridge(LinearRegression):
     >>> X, y = np.array([[-1.0], [0.0], [1.0]]), np.array([[-1.0, 2.0], [0.0, 3.0], [1.0, 4.0]])
     >>> Ridge(alpha=[0.0, 2.0]).fit(X, y).coef_.ravel()
     array([1. , 0.5])
+
+    >>> X, y = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), [1.0, -1.0, 1.0, -1.0]
+    >>> Ridge(alpha=2.0, penalty=[0.0, 3.0]).fit(X, y).coef_
+    array([1.  , 0.25])
     """
 
     learning_rate = None
@@ -57,12 +65,14 @@ class Ridge(LinearRegression):
         self,
         alpha: float | npt.ArrayLike = 1.0,
         *,
+        penalty: npt.ArrayLike | None = None,
         fit_intercept: bool = True,
         solver: str = "auto",
         num_steps: int = 1000,
         tol: float = 1e-10,
     ) -> None:
         self.alpha = alpha
+        self.penalty = penalty
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.num_steps = num_steps
@@ -77,15 +87,18 @@ class Ridge(LinearRegression):
         """
         check_is_fitted(self)
         k = 1 if self._one_target else len(self.coef_)
-        if np.any(self._penalty(k)):
+        if np.any(self._alpha_of(k)) and np.any(self._column_penalty(self.n_features_in_)):
             raise ValueError(
                 "penalised coefficients are biased, which no standard error shows: summary() is "
                 "for alpha=0 and LinearRegression"
             )
         return super().summary(*arguments, **options)
 
-    def _penalty(self, targets: int) -> Array:
-        alpha = np.asarray(self.alpha, np.float64)
+    def _alphas(self) -> Array:
+        return np.asarray(self.alpha, np.float64)
+
+    def _alpha_of(self, targets: int) -> Array:
+        alpha = self._alphas()
         if alpha.shape not in ((), (targets,)):
             raise ValueError(
                 f"alpha must be a number or have one entry per target, shape [{targets}], "
@@ -93,7 +106,30 @@ class Ridge(LinearRegression):
             )
         if not np.all(np.isfinite(alpha) & (alpha >= 0)):
             raise ValueError(f"alpha must not be negative, infinite or NaN, got {self.alpha!r}")
-        return alpha
+        return np.broadcast_to(alpha, targets)
+
+    def _column_penalty(self, columns: int) -> Array:
+        if self.penalty is None:
+            return np.ones(columns)
+        penalty = np.asarray(self.penalty, np.float64)
+        if penalty.shape != (columns,):
+            raise ValueError(
+                f"penalty must have one entry per column of X, shape [{columns}], "
+                f"got shape {list(penalty.shape)}"
+            )
+        names = list(getattr(self, "feature_names_in_", ()))
+        index = getattr(self.penalty, "index", None)  # of a pandas Series; a list's is a method
+        index = [] if index is None or callable(index) else list(index)
+        if index != names and set(index) == set(names):
+            raise ValueError(f"penalty must be in the order of X's columns, {names}, got {index}")
+        wrong = ~(np.isfinite(penalty) & (penalty >= 0))
+        if np.any(wrong):
+            raise ValueError(
+                f"penalty must not be negative, infinite or NaN, got {penalty[wrong][0]} "
+                f"for column {self._name(int(np.argmax(wrong)))}"
+            )
+        refuse_overflow(self._alphas(), penalty)
+        return penalty
 
     def _check_parameters(self) -> None:
         if self.solver == "gd":
@@ -114,6 +150,7 @@ class RidgeCV(Ridge):
 
     Args:
         alphas: Penalties to choose from, as of `Ridge`'s alpha; not negative.
+        penalty: [d], by which they are multiplied for each column, as of `Ridge`.
         fit_intercept: Fit a constant term too, not penalised.
         alpha_per_target: Choose for each target by itself.
         cv: None: leave-one-out, exactly, which takes a second read of X. An integer: so many folds
@@ -155,12 +192,14 @@ class RidgeCV(Ridge):
         self,
         alphas: npt.ArrayLike = (0.1, 1.0, 10.0),
         *,
+        penalty: npt.ArrayLike | None = None,
         fit_intercept: bool = True,
         alpha_per_target: bool = False,
         cv: Any = None,
         scoring: str | None = None,
     ) -> None:
         self.alphas = alphas
+        self.penalty = penalty
         self.fit_intercept = fit_intercept
         self.alpha_per_target = alpha_per_target
         self.cv = cv
@@ -191,13 +230,16 @@ class RidgeCV(Ridge):
         if self.cv is None:
             blocks = Problem(x, rows, s, intercept=self.fit_intercept).raw_blocks()
             sums = state.centred(intercept=self.fit_intercept)
-            errors = penalties.leave_one_out(sums, blocks, self._alphas(), self.fit_intercept)
+            column = self._column_penalty(x.shape[1])
+            errors = penalties.leave_one_out(
+                sums, blocks, self._alphas(), self.fit_intercept, column
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what sums cannot tell, X can
             self._fit_sums(state, errors)
         self.n_reads_ += int(self.cv is None)
         if self._error_of_sums > 1e-9:
-            self._refine(Problem(x, rows, s, intercept=self.fit_intercept, alpha=self.alpha_))
+            self._refine(self._problem(x, rows, s))
         return self
 
     def _refine(self, problem: Problem) -> None:
@@ -220,13 +262,13 @@ class RidgeCV(Ridge):
         return self
 
     def _errors(self, state: GramState) -> Errors:
-        alphas = self._alphas()
+        alphas, column = self._alphas(), self._column_penalty(state.n_features or 0)
         if self.cv == "gcv":
             sums = state.centred(intercept=self.fit_intercept)
-            return penalties.generalised(sums, alphas, self.fit_intercept)
+            return penalties.generalised(sums, alphas, self.fit_intercept, column)
         if state.folds < 2 or (_is_integer(self.cv) and state.folds != self.cv):
             raise ValueError(f"cv={self.cv!r} needs a state of as many folds, got {state.folds}")
-        return penalties.held_out(state, alphas, self.fit_intercept)
+        return penalties.held_out(state, alphas, self.fit_intercept, column)
 
     def _choose(self, errors: Errors, one_target: bool) -> None:
         scores = -errors.squared
@@ -278,8 +320,8 @@ class RidgeCV(Ridge):
     def _alphas(self) -> Array:
         return np.asarray(self.alphas, np.float64)
 
-    def _penalty(self, targets: int) -> Any:
-        return self.alpha_
+    def _alpha_of(self, targets: int) -> Array:
+        return np.broadcast_to(self.alpha_, targets)
 
     def _new_state(self) -> GramState:
         return GramState(1 if self.cv == "gcv" else self.cv)

@@ -25,6 +25,8 @@ except ImportError as error:
         "linreg_ops.plotting needs matplotlib. Install it with: pip install matplotlib"
     ) from error
 
+from ._files import whole
+
 # Okabe and Ito's colours: distinct for colour-blind readers too.
 BLUE, ORANGE, GREEN, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#9A9A9A", "#2B2B2B"
 COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9"]
@@ -281,6 +283,6 @@ def figure(
 
 
 def save(picture: Figure, path: Any) -> None:
-    """Writes the figure in the format that the file's suffix names."""
-    with style():
-        picture.savefig(path)
+    """Writes the figure in the format that the file's suffix names: whole, or not at all."""
+    with style(), whole(path) as temporary:
+        picture.savefig(temporary)

@@ -7,6 +7,7 @@ column of ones written out.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -158,6 +159,43 @@ def least_squares(
         gradient = exact_x.T @ (exact_y - exact_x @ w)
         w = w + inverse @ (inverse.T @ gradient.astype(np.float64))
     return np.asarray((w.T / length).T, np.float64)
+
+
+def ridge(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    alpha: npt.ArrayLike,
+    *,
+    penalty: npt.ArrayLike | None = None,
+    intercept: bool = False,
+    sample_weight: npt.ArrayLike | None = None,
+) -> Array:
+    """The weights of least ½ Σᵢ sᵢ ‖xᵢ·w - yᵢ‖² + ½ Σₜ alphaₜ Σⱼ penaltyⱼ wⱼₜ².
+
+    By `least_squares`, with each penalty a row of data: √(alpha·penaltyⱼ) in column j, and 0 for y.
+
+    alpha is a scalar, or one for each target [k]; penalty is [d], ones if absent. The intercept has
+    none. The other arguments are as for `linear_l2_loss`.
+
+    >>> ridge([[-1.0], [1.0]], [-1.0, 1.0], 2.0).round(12)
+    array([0.5])
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if y.ndim == 2:
+        each = np.broadcast_to(np.asarray(alpha, np.float64), y.shape[1:])
+        solve = partial(ridge, penalty=penalty, intercept=intercept, sample_weight=sample_weight)
+        columns = [solve(x, y[:, t], each[t]) for t in range(y.shape[1])]
+        return np.reshape(columns, (y.shape[1], x.shape[1] + int(intercept))).T
+    d = x.shape[1]
+    own = np.ones(d) if penalty is None else np.asarray(penalty, np.float64)
+    x, _, y, s = _arrays(x, np.zeros(d + int(intercept)), y, intercept, sample_weight)
+    rows = np.zeros((d, x.shape[1]))
+    rows[:, int(intercept) :] = np.diag(np.sqrt(np.asarray(alpha, np.float64)) * np.sqrt(own))
+    return least_squares(
+        np.vstack([x, rows]),
+        np.concatenate([y, np.zeros(d)]),
+        sample_weight=np.concatenate([s, np.ones(d)]),
+    )
 
 
 def _arrays(

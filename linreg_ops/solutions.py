@@ -21,7 +21,7 @@ import tensorflow as tf
 from . import solvers
 from .ops import TensorLike, _as_tensor, linear_l2_loss_and_grad
 from .solvers.factor import Factor, Factors
-from .solvers.problem import Array, Problem
+from .solvers.problem import Array, Problem, refuse_overflow
 
 _FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
 
@@ -70,7 +70,7 @@ def least_squares(
     (1.0, 2.0, [-0.5, 0.0, 0.5])
     """
     with tf.name_scope(name or "least_squares"):
-        return _solution(x, y, None, intercept, sample_weight)
+        return _solution(x, y, None, None, intercept, sample_weight)
 
 
 def ridge(
@@ -78,15 +78,16 @@ def ridge(
     y: TensorLike,
     alpha: TensorLike,
     *,
+    penalty: TensorLike | None = None,
     intercept: bool = False,
     sample_weight: TensorLike | None = None,
     name: str | None = None,
 ) -> tf.Tensor:
-    """The weights of least ½ Σ s (xw - y)² + ½ Σ alpha w², differentiable in all, alpha too.
+    """The weights of least ½ Σ s (xw - y)² + ½ Σ alpha penalty w², differentiable in all of them.
 
     The unfused form, without an intercept::
 
-        gram = tf.matmul(x, x, transpose_a=True) + alpha * tf.eye(d)
+        gram = tf.matmul(x, x, transpose_a=True) + alpha * tf.linalg.diag(penalty)
         w = tf.linalg.solve(gram, tf.matmul(x, y, transpose_a=True))
 
     Args:
@@ -94,6 +95,8 @@ def ridge(
         y: `[n, k]` or `[n]`.
         alpha: A scalar, or `[k]`: one for each target; not negative. The intercept is not
             penalised.
+        penalty: `[d]`, by which alpha is multiplied for each column of x, 0 for one that is not to
+            be shrunk; not negative. None for ones.
         intercept: Gives x an implicit leading column of ones, whose weight is `w[0]`.
         sample_weight: `[n]`, of y's dtype, not negative.
         name: A name for the operations.
@@ -102,7 +105,8 @@ def ridge(
         w as of `least_squares`.
 
     Raises:
-        Exception: As `least_squares`; tf.errors.InvalidArgumentError for a negative alpha too.
+        Exception: As `least_squares`; tf.errors.InvalidArgumentError for a negative alpha or
+            penalty too.
 
     >>> import tensorflow as tf, linreg_ops as lo
     >>> x, y, alpha = tf.constant([[-1.0], [1.0]]), tf.constant([-1.0, 1.0]), tf.Variable(2.0)
@@ -112,10 +116,12 @@ def ridge(
     ([0.5], -0.125)
     """
     with tf.name_scope(name or "ridge"):
-        return _solution(x, y, alpha, intercept, sample_weight)
+        return _solution(x, y, alpha, penalty, intercept, sample_weight)
 
 
-def _solution(x: Any, y: Any, alpha: Any, intercept: bool, sample_weight: Any) -> tf.Tensor:
+def _solution(
+    x: Any, y: Any, alpha: Any, penalty: Any, intercept: bool, sample_weight: Any
+) -> tf.Tensor:
     x = _as_tensor(x, "x", tf.float32)
     if x.dtype not in _FLOATS:
         raise TypeError(f"x must be float32, float64, float16 or bfloat16, got {x.dtype.name}")
@@ -135,10 +141,16 @@ def _solution(x: Any, y: Any, alpha: Any, intercept: bool, sample_weight: Any) -
         raise ValueError(
             f"alpha must be a scalar or have shape [{y.shape[1]}], got {alpha.shape.as_list()}"
         )
+    ones = tf.ones(tf.shape(x)[1:], dtype)
+    penalty = ones if penalty is None else tf.cast(_as_tensor(penalty, "penalty", dtype), dtype)
+    if not penalty.shape.is_compatible_with(x.shape[1:]):
+        raise ValueError(
+            f"penalty must have one entry per column of x, shape {x.shape[1:]}, got {penalty.shape}"
+        )
     s = None if sample_weight is None else _as_tensor(sample_weight, "sample_weight", dtype)
     weights = tf.ones(tf.shape(y)[:1], dtype) if s is None else s
 
-    inputs = [tf.stop_gradient(t) for t in (x, y, alpha, weights)]
+    inputs = [tf.stop_gradient(t) for t in (x, y, alpha, penalty, weights)]
     solve = partial(_solve, intercept=intercept, weighted=s is not None)
     try:
         w, roots, which = tf.numpy_function(solve, inputs, [tf.float64, tf.float64, tf.int32])
@@ -150,27 +162,26 @@ def _solution(x: Any, y: Any, alpha: Any, intercept: bool, sample_weight: Any) -
     which.set_shape([y.shape[1]])
     w = tf.cast(w, dtype)
 
+    # [d, k], what each coefficient's square is multiplied by.
+    product = penalty[:, None] * tf.broadcast_to(alpha, tf.shape(y)[1:])
     gradient = linear_l2_loss_and_grad(x, w, y, intercept=intercept, sample_weight=s).grad
-    gradient += _slopes_only(w, intercept) * alpha
-    step = _newton(x, weights, alpha, gradient, roots, which, intercept)
+    pull = product * w[int(intercept) :]
+    gradient += tf.concat([tf.zeros_like(w[:1]), pull], 0) if intercept else pull
+    step = _newton(x, weights, product, gradient, roots, which, intercept)
     w -= step - tf.stop_gradient(step)
     return w[:, 0] if one_target else w
-
-
-def _slopes_only(w: tf.Tensor, intercept: bool) -> tf.Tensor:
-    return tf.concat([tf.zeros_like(w[:1]), w[1:]], 0) if intercept else w
 
 
 def _newton(
     x: tf.Tensor,
     s: tf.Tensor,
-    alpha: tf.Tensor,
+    penalty: tf.Tensor,
     b: tf.Tensor,
     roots: tf.Tensor,
     which: tf.Tensor,
     intercept: bool,
 ) -> tf.Tensor:
-    """H⁻¹b of H = AᵀSA + alpha, by factors Z with Z Zᵀ = H⁻¹; `which` of them, for each target."""
+    """H⁻¹b of H = AᵀSA + penalty [d, k], by factors Z with Z Zᵀ = H⁻¹; `which`, for each target."""
 
     def apply(b: tf.Tensor) -> tf.Tensor:
         wide = tf.cast(b, tf.float64)
@@ -186,26 +197,30 @@ def _newton(
         return tf.matmul(slopes, v[1:]) + v[:1] if intercept else tf.matmul(slopes, v)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def solve(x: tf.Tensor, s: tf.Tensor, alpha: tf.Tensor, b: tf.Tensor) -> Any:
+    def solve(x: tf.Tensor, s: tf.Tensor, penalty: tf.Tensor, b: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            u, v = solve(x, s, alpha, upstream), solve(x, s, alpha, b)
+            u, v = solve(x, s, penalty, upstream), solve(x, s, penalty, b)
             image_u, image_v = image(u), image(v)
             first = int(intercept)
             of_x = tf.matmul(s[:, None] * image_v, u[first:], transpose_b=True)
             of_x += tf.matmul(s[:, None] * image_u, v[first:], transpose_b=True)
-            of_alpha = -tf.reduce_sum(u[first:] * v[first:], 0)
-            if alpha.shape.rank == 0:
-                of_alpha = tf.reduce_sum(of_alpha)
             of_s = -tf.reduce_sum(image_u * image_v, 1)
-            return tf.cast(-of_x, x.dtype), of_s, of_alpha, u
+            return tf.cast(-of_x, x.dtype), of_s, -u[first:] * v[first:], u
 
         return apply(b), gradient
 
-    return solve(x, s, alpha, b)
+    return solve(x, s, penalty, b)
 
 
 def _solve(
-    x: Array, y: Array, alpha: Array, s: Array, *, intercept: bool, weighted: bool
+    x: Array,
+    y: Array,
+    alpha: Array,
+    penalty: Array,
+    s: Array,
+    *,
+    intercept: bool,
+    weighted: bool,
 ) -> tuple[Array, Array, Array]:
     """W [p, k], the factors [u, p, p] of its Hessians, and which of them is each target's [k]."""
     n, d = x.shape
@@ -213,14 +228,29 @@ def _solve(
         raise ValueError(f"y and sample_weight must have {n} rows as x, got {len(y)}, {len(s)}")
     if alpha.shape not in ((), (y.shape[1],)):
         raise ValueError(f"alpha must be a scalar or have shape [{y.shape[1]}], got {alpha.shape}")
+    if penalty.shape != (d,):
+        raise ValueError(
+            f"penalty must have one entry per column of x, shape [{d}], got {list(penalty.shape)}"
+        )
     x, y = (a.astype(np.float32) if a.dtype.itemsize == 2 else a for a in (x, y))
-    for name, value in (("x", x), ("y", y), ("alpha", alpha), ("sample_weight", s)):
+    not_negative = {"alpha": alpha, "penalty": penalty, "sample_weight": s}
+    for name, value in {"x": x, "y": y, **not_negative}.items():
         if not np.all(np.isfinite(value)):
             raise ValueError(f"{name} must not hold NaN or infinite values")
-    if np.any(alpha < 0) or np.any(s < 0) or not np.any(s > 0):
-        raise ValueError("alpha and sample_weight must not be negative, nor all weights zero")
-    weights = s.astype(np.float64) if weighted else None
-    problem = Problem(x, y, weights, intercept=intercept, alpha=alpha.astype(np.float64))
+        if name in not_negative and np.any(value < 0):
+            raise ValueError(f"{name} must not be negative")
+    if not np.any(s > 0):
+        raise ValueError("sample_weight must not be all zero")
+    alpha, penalty, s = (a.astype(np.float64) for a in not_negative.values())
+    refuse_overflow(alpha, penalty)
+    problem = Problem(
+        x,
+        y,
+        s if weighted else None,
+        intercept=intercept,
+        alpha=alpha,
+        column_penalty=penalty,
+    )
     solver = solvers.choose(problem)[0]
     with np.errstate(all="ignore"):
         found = solvers.solve(

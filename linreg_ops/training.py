@@ -47,12 +47,12 @@ class DivergenceError(ArithmeticError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C between or within the ops of a training: what was finished is not lost.
+    """Ctrl-C during a descent: what was finished is not lost.
 
     Attributes:
-        step: Steps finished, those of the ops that came to their end.
+        step: Steps finished.
         w: The weights after them.
-        losses: The losses of w_0 ... w_step; empty before the first op has ended.
+        losses: The losses before each of them: of w_0 ... w_{step - 1}.
     """
 
     def __init__(self, step: int, w: Array, losses: Array) -> None:
@@ -100,9 +100,9 @@ def train(
         intercept: Gives x an implicit leading column of ones, whose weight is `w[0]`.
         sample_weight: `[n]`.
         momentum: 0 is plain gradient descent.
-        steps_per_call: Runs the loop in ops of so many steps, to report progress between them, to
-            stop early when it diverges, and to keep what is finished when Ctrl-C is pressed. Same
-            result. Only without momentum, whose velocity lives inside the op.
+        steps_per_call: Runs the loop in ops of so many steps, to report progress between them and
+            to stop early when it diverges. Same result. Only without momentum, whose velocity lives
+            inside the op.
         on_progress: Called after each op with the number of steps done and the loss there.
 
     Returns:
@@ -111,7 +111,8 @@ def train(
     Raises:
         DivergenceError: A loss is not finite. Carries its step, the last weights with a finite loss
             and the losses so far.
-        TrainingInterrupted: Ctrl-C. Carries the weights and losses of the ops that had ended.
+        TrainingInterrupted: Ctrl-C. Carries the weights and losses of the steps that are finished
+            (on a GPU, of the ops).
         ValueError: `steps_per_call` below 1, or together with momentum; a schedule that does not
             have `num_steps` rates.
         Exception: What `linreg_ops.gradient_descent` raises for arguments that do not fit.
@@ -168,7 +169,6 @@ def descend_checked(
 ) -> tuple[Any, Array]:
     """Calls `descend(w, first_step, steps) -> (w, losses)` until done, and looks at the losses."""
     history: list[Array] = []  # each call's losses but the last, which is the first of the next
-    latest = np.empty(0)
     done = 0
     try:
         while True:
@@ -183,12 +183,15 @@ def descend_checked(
                 raise DivergenceError(
                     done + bad, np.asarray(last), np.concatenate([*history, losses[: bad + 1]])
                 )
-            w, latest, done = new_w, losses[-1:], done + steps
+            w, done = new_w, done + steps
             history.append(losses[:-1])
             if on_progress is not None:
                 on_progress(done, float(losses[-1]))
             if done >= num_steps:
-                return w, np.concatenate([*history, latest])
+                return w, np.concatenate([*history, losses[-1:]])
+    except TrainingInterrupted as within:
+        losses = np.concatenate([*history, within.losses])
+        raise TrainingInterrupted(done + within.step, within.w, losses) from None
     except KeyboardInterrupt:
-        finished = np.concatenate([*history, latest])
-        raise TrainingInterrupted(done, np.asarray(w), finished) from None
+        losses = np.concatenate(history) if history else np.empty(0)
+        raise TrainingInterrupted(done, np.asarray(w), losses) from None

@@ -1,6 +1,7 @@
 """Fixtures for every test: seeded randomness, and a folder to work in."""
 
 import os
+import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Warnings of TensorFlow's C++ are shown, so that tests can fail on them.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C ends what the tests interrupt, also where a shell in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -411,7 +411,7 @@ def fuzz(
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
         )
         current, answered = None, True
-        for line in lines(process, limit, 120):
+        for line in lines(process, limit, 6 * limit):
             kind, _, rest = line.partition(" ")
             if kind == "call":
                 index, _, current = rest.partition(" ")
@@ -447,6 +447,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--limit", type=float, default=20, help="seconds; more where others work")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--modes", default=",".join(MODES), help=f"of {', '.join(MODES)}")
@@ -463,6 +464,7 @@ def main() -> None:
         arguments.seed,
         arguments.modes,
         first=arguments.first,
+        limit=arguments.limit,
         seconds=arguments.seconds,
     )
     for outcome, count in seen.most_common():

@@ -152,7 +152,7 @@ def _build(cache: Path) -> Built:
         kernels = [each.result() for each in slow]
     for name, program in zip(PROGRAMS, programs, strict=True):
         run("g++", *kernels, *host, program, "-o", folder / name)
-    # TensorFlow exports a CUDA runtime too, which fails every call where there is no driver.
+    # TensorFlow exports a CUDA runtime too, which answers every call with an error here.
     own = "-Wl,-Bsymbolic"
     run("g++", "-shared", own, *kernels, *host, *binding, "-o", result.module)
     (folder / "complete").touch()

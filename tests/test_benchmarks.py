@@ -55,7 +55,9 @@ def test_suite_measures_and_survives_json(session: Session, name: str, tmp_path:
             if row.extra.get("unit") != "epsilon":
                 assert wrong.grad < (0.02 if row.case.get("w_dtype") else 1e-4), (row.label, who)
         assert all(t.q1 <= t.median <= t.q3 for t in row.times.values())
-        assert name == "accuracy" or any(n.startswith("linreg_ops") for n in row.times)
+        assert name in ("accuracy", "extremes") or any(
+            n.startswith("linreg_ops") for n in row.times
+        )
     assert all(isinstance(v.met, bool) for v in goals.verdicts({name: results}))
     assert "| problem |" in tables.suite(results)
 

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dtype_pairs
@@ -33,24 +34,93 @@ def hashes(isa):
     return result
 
 
-def run(isa, x_type, w_type, n, d, k, descent):
+def problem(x_type, w_type, n, d, k):
     rng = np.random.default_rng(n * d + k)
 
     def values(*shape):  # exact in every type, with sums that are not
         return (rng.integers(-127, 128, shape) / 64).astype(w_type)
 
     x, w, y = values(n, d).astype(x_type), values(d, k) / w_type(8), values(n, k)
-    s = np.abs(values(n))
+    return x, w, y, np.abs(values(n))
+
+
+def run(isa, x_type, w_type, n, d, k, descent, threads=None, made=lambda array: array):
+    x, w, y, s = map(made, problem(x_type, w_type, n, d, k))
+    options = {"sample_weight": s, "isa": isa, "num_threads": threads}
     if descent:
-        return kernels.gradient_descent(x, w, y, 2.0**-12, 3, sample_weight=s, isa=isa)
-    return kernels.loss_and_grad(x, w, y, sample_weight=s, loss_per_target=True, isa=isa)
+        return kernels.gradient_descent(x, w, y, 2.0**-12, 3, **options)
+    return kernels.loss_and_grad(x, w, y, loss_per_target=True, **options)
 
 
-@pytest.mark.parametrize("isa", [isa for isa, supported in kernels.isas().items() if supported])
+def same(one, other):
+    return all(
+        np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(one, other, strict=True)
+    )
+
+
+def unaligned(array):
+    """The same numbers, an element behind a multiple of 64 bytes."""
+    buffer = np.empty(array.nbytes + 64 + array.itemsize, np.uint8)
+    begin = -buffer.ctypes.data % 64 + array.itemsize
+    result = buffer[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+ISAS = [isa for isa, supported in kernels.isas().items() if supported]
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_bits_are_those_on_record(isa):
     found = hashes(isa)
     recorded = json.loads(FILE.read_text())
     assert found == {key: recorded[key] for key in found}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("route", routes.SHAPES)
+def test_threads_alignment_and_other_calls_change_no_bit(route, dtype, isa):
+    """All that is promised to change nothing, at once: see docs/promises.md."""
+    shapes = routes.takes(isa, route, dtype, dtype)
+    alone = {shape: run(isa, dtype, dtype, *shape, threads=1) for shape in shapes}
+    for shape, expected in alone.items():
+        assert same(run(isa, dtype, dtype, *shape, threads=1, made=unaligned), expected), shape
+        for threads in (2, 3, 8, 64):
+            assert same(run(isa, dtype, dtype, *shape, threads=threads), expected), (shape, threads)
+    with ThreadPoolExecutor(4) as pool:  # in each other's way
+        together = [
+            (shape, pool.submit(run, isa, dtype, dtype, *shape, threads=3)) for shape in 2 * shapes
+        ]
+    for shape, result in together:
+        assert same(result.result(), alone[shape]), shape
+
+
+@pytest.mark.parametrize("route", [route for route in routes.SHAPES if route != "plain"])
+def test_eager_graph_and_xla_give_the_kernels_bits(route):
+    import tensorflow as tf
+    from launches import needs_custom_calls
+
+    import linreg_ops as lo
+
+    plain_hlo = needs_custom_calls.args[0]  # with other bits
+    isa = kernels.active_isa()
+    for shape in routes.takes(isa, route, np.float32, np.float32)[:1]:
+        *sizes, descent = shape
+        x, w, y, s = problem(np.float32, np.float32, *sizes)
+        if descent:
+            expected = kernels.gradient_descent(x, w, y, 2.0**-12, 3, sample_weight=s)
+        else:
+            expected = kernels.loss_and_grad(x, w, y, sample_weight=s)
+
+        def call(x, w, y, s, descent=descent):
+            if descent:
+                return lo.gradient_descent(x, w, y, 2.0**-12, 3, sample_weight=s)
+            return lo.linear_l2_loss_and_grad(x, w, y, sample_weight=s)
+
+        compiled = [] if plain_hlo else [tf.function(call, jit_compile=True)]
+        for way in (call, tf.function(call), *compiled):
+            assert same(way(*map(tf.constant, (x, w, y, s))), expected), shape
 
 
 def test_every_route_and_pair_of_types_is_on_record():

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -53,8 +54,10 @@ def test_demo(run, tmp_path, small_million):
         intercept, slope, loss, difference, time = table[name]
         assert [intercept, slope, loss] == table["stock TensorFlow"][:3]
         assert float(difference) < 1e-6
-        assert re.fullmatch(r"[\d.]+ (µs|ms)", time)
+        assert re.fullmatch(r"[\d.]+ (µs|ms|s)", time)
     assert "median of 7 after a warm-up" in done.stdout
+    # The loss is the last one: 50 steps end near np.polyfit's.
+    assert float(table["stock TensorFlow"][2]) < 1.05 * float(table["np.polyfit"][2])
     # np.polyfit's own line, and its loss below every descent's.
     from linreg_ops import demo
 
@@ -694,6 +697,30 @@ def test_as_a_program_the_terminal_stays_clean(tmp_path):
     assert done.stderr == ""
     assert "np.polyfit" in done.stdout
     assert (tmp_path / "linreg_demo.png").exists()
+
+
+def test_what_was_kept_off_the_terminal_is_shown_when_it_failed():
+    program = """
+    import os, sys, types
+    from linreg_ops.cli.terminal import without_tensorflow_logs
+    config = types.SimpleNamespace(list_logical_devices=lambda: os.write(2, b"no driver"))
+    sys.modules["tensorflow"] = types.SimpleNamespace(config=config)
+    with without_tensorflow_logs():
+        os.write(2, b"no device")
+        if sys.argv[1] == "fails":
+            raise RuntimeError("no devices")
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    said = {
+        how: subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), how],
+            env=environment, capture_output=True, text=True,
+        ).stderr
+        for how in ("fails", "works")
+    }  # fmt: skip
+    assert said["works"] == ""
+    assert said["fails"].startswith("no driverno device")
+    assert said["fails"].endswith("RuntimeError: no devices\n")
 
 
 def test_help_and_no_arguments(run):

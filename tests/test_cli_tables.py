@@ -260,6 +260,32 @@ def test_other_ways_to_write_a_table(fit, monkeypatch):
         assert fit(NUMBERS, "--sep", wrong).exit_code == 2
 
 
+def test_decimal_commas(fit):
+    plain = coefficients(fit(NUMBERS))
+    halves = "a;y\n0,5;1,5\n1;3,25\n-2e0;-4\n"
+    exact = coefficients(fit("a,y\n0.5,1.5\n1,3.25\n-2e0,-4\n"))
+    assert coefficients(fit(halves, "--sep", ";", "--decimal", ",")) == exact
+    assert coefficients(fit(halves, "--sep", "semicolon", "--decimal", "comma")) == exact
+    assert coefficients(fit(NUMBERS, "--decimal", "point")) == plain
+    told = refusal(fit(halves, "--sep", ";"))
+    assert "read 1,5 as a number with --decimal comma" in told
+    assert "--decimal" not in refusal(fit("a,y\nred,1\nblue,2\nred,3\n"))
+    for wrong in (",", ",,", "1", "-", ""):
+        assert fit(NUMBERS, "--decimal", wrong).exit_code == 2
+    assert "--sep ';'" in " ".join(fit(NUMBERS, "--decimal", ",").stderr.split())
+
+
+def test_a_table_without_a_header(fit):
+    done = fit("1,1\n2,3\n4,7\n", "--no-header", target="c2")
+    assert coefficients(done)["c1"] == pytest.approx(2.0)
+    told = refusal(fit("1,1\n2,3\n4,7,9\n", "--no-header", target="c2"))
+    assert "row 3 has 3 values for 2 columns" in told
+    frame = pandas.read_csv(io.StringIO(NUMBERS))
+    table = pa.table({name: frame[name].to_numpy() for name in frame})
+    for options in (["--no-header"], ["--sep", ";"], ["--decimal", ","]):
+        assert "not Parquet" in refusal(fit(table, *options, name="data.parquet"))
+
+
 def program(arguments, tmp_path, **options):
     return subprocess.run(
         [sys.executable, "-m", "linreg_ops", *arguments],

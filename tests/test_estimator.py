@@ -105,10 +105,12 @@ def test_more_columns_than_rows(rng):
 def test_zero_weights_remove_rows(rng):
     x, y = rng.normal(size=(50, 3)), rng.normal(size=50)
     s = np.repeat([1.0, 0.0], 25)
-    y[25:] = 1e6
-    weighted = LinearRegression().fit(x, y, sample_weight=s)
     removed = LinearRegression().fit(x[:25], y[:25])
-    np.testing.assert_allclose(weighted.coef_, removed.coef_, rtol=1e-8)
+    for value in (1e6, 1e300):
+        y[25:] = value
+        weighted = LinearRegression().fit(x, y, sample_weight=s)
+        np.testing.assert_allclose(weighted.coef_, removed.coef_, rtol=1e-8)
+        assert weighted.loss_ == pytest.approx(removed.loss_, rel=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["exact", "gram", "cg"])
@@ -192,6 +194,17 @@ def test_divergence_names_the_step_and_keeps_the_weights(rng):
     assert np.isfinite(losses).all()
 
 
+def test_divergence_on_standardized_columns_keeps_weights_of_the_data(rng):
+    # In float32 it diverges long before the loss in the data's units is too large for a float64.
+    x, y = (3.0 * rng.normal(size=(60, 2)) + 50.0).astype("f4"), rng.normal(size=60).astype("f4")
+    with pytest.raises(DivergenceError) as caught:
+        LinearRegression(learning_rate=1.0).fit(x, y)
+    error = caught.value
+    w = error.w.astype(np.longdouble)
+    loss = np.sum((w[0] + x @ w[1:] - y[:, None]) ** 2) / 2
+    assert float(loss / error.losses[-2]) == pytest.approx(1.0, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -269,10 +282,11 @@ def test_needs_no_tensorflow():
     subprocess.run([sys.executable, "-c", program], check=True, cwd="/")
 
 
-def test_without_scikit_learn_says_what_to_install():
+@pytest.mark.parametrize("name", ["LinearRegression", "Ridge", "RidgeCV"])
+def test_without_scikit_learn_says_what_to_install(name):
     program = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "try: from linreg_ops import LinearRegression\n"
+        f"try: from linreg_ops import {name}\n"
         "except ImportError as error: print(error)"
     )
     done = subprocess.run(

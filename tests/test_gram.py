@@ -447,6 +447,7 @@ def test_result_refuses_folds_that_there_are_not(folds):
         ("shape", [3, 1, 1], r"arrays\['"),
         ("sums", np.zeros(3), r"arrays\['sums'\] must be float64 of shape"),
         ("rows", [-5], "must not be negative"),
+        ("rows", [2**63 - B], r"must not be more than 2\*\*62"),
         ("rows", [B + 17], r"arrays\['pending'\] must be float64 of shape \(17, 4\)"),
         ("x_scale", [1, 3], "powers of two"),
     ],

@@ -47,7 +47,12 @@ def test_signals_end_the_kernels(threads, error, number):
     run(
         KERNELS
         + f"""
+    columns = np.zeros((3000, 3000), np.float32)
     calls = {{
+        # One pass that takes minutes.
+        "pass": lambda: kernels.loss_and_grad(
+            columns, columns, isa="scalar", num_threads={threads}
+        ),
         "descent": lambda: kernels.gradient_descent(x, w, y, 0.1, {STEPS}, num_threads={threads}),
         # Equal terms, and a loop without a kernel.
         "ones": lambda: kernels.gradient_descent(
@@ -95,6 +100,42 @@ def test_a_signal_ends_an_eager_descent():
     )
     """,
         timeout=90,
+        TF_CPP_MIN_LOG_LEVEL="3",
+    )
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_ctrl_c_keeps_the_steps_that_are_finished(dtype, momentum):
+    """All of them: the weights are those of a descent of so many steps, to the bit."""
+    run(
+        TENSORFLOW
+        + f"""
+    from linreg_ops import kernels
+    from linreg_ops.training import TrainingInterrupted
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2000, 100)).astype("{dtype}")
+    w, y = np.zeros(100, "{dtype}"), rng.standard_normal(2000).astype("{dtype}")
+    options = dict(learning_rate=1e-5, momentum={momentum})
+    for descend in (
+        lambda steps: kernels.gradient_descent(x, w, y, num_steps=steps, **options),
+        lambda steps: lo.gradient_descent(x, w, y, num_steps=steps, **options),
+        lambda steps: lo.training.train(x, w, y, num_steps=steps, **options),
+    ):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            descend(100_000_000)
+        except TrainingInterrupted as interrupt:
+            step = interrupt.step
+            assert step > 100
+            again_w, again_losses = descend(step)
+            np.testing.assert_array_equal(interrupt.w, again_w)
+            np.testing.assert_array_equal(interrupt.losses, np.asarray(again_losses)[:-1])
+        else:
+            raise AssertionError("the call ended by itself")
+    """,
+        timeout=60,
         TF_CPP_MIN_LOG_LEVEL="3",
     )
 

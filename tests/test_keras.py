@@ -254,6 +254,20 @@ def test_wrong_width_is_explained_as_dense_does(data):
         model.predict(x[:, :3], verbose=0)
 
 
+def test_initializers_are_saved():
+    model = lk.LinearRegression(2, kernel_initializer="ones", bias_initializer="ones")
+    again = lk.LinearRegression.from_config(model.get_config())
+    again.build((None, D))
+    assert [w.numpy().min() for w in again.weights] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("loss", [lk.MeanSquaredError(), lk.L2Loss()])
+def test_the_loss_of_an_empty_batch_is_zero(loss):
+    layer = lk.LinearOutput(2)
+    outputs = layer(tf.zeros([0, D]))
+    assert loss(tf.zeros([0, 2]), outputs).numpy() == 0.0
+
+
 def test_l2_loss_of_targets_without_their_axis():
     """[n] against [n, 1] is n pairs, not n² of them."""
     y = np.float32([1.0, 2.0, 4.0])

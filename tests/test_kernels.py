@@ -122,6 +122,14 @@ def test_not_finite_as_the_composite_has_it(rng):
     assert np.isnan(grad).all()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("x_type", "w_type"), dtype_pairs.PARAMS)
+def test_nan_stays_nan_in_every_type(isa, x_type, w_type):
+    x, w = np.full((9, 3), np.nan).astype(x_type), np.ones(3, w_type)
+    loss, grad = kernels.loss_and_grad(x, w, isa=isa)
+    assert np.isnan([loss, *grad]).all()
+
+
 @pytest.mark.parametrize(
     "call",
     [kernels.loss_and_grad, lambda *a, **k: kernels.gradient_descent(*a, 0.1, 3, **k)],
@@ -141,6 +149,7 @@ def test_not_finite_as_the_composite_has_it(rng):
         ({"y": np.zeros(5, np.float32)}, ValueError, r"y must be \[n\] .* got y of shape \[5\]"),
         ({"sample_weight": np.zeros((4, 1), np.float32)}, ValueError, "sample_weight must be"),
         ({"num_threads": 0}, ValueError, "num_threads must be between 1 and 4096, got 0"),
+        ({"num_threads": 4097}, ValueError, "num_threads must be between 1 and 4096, got 4097"),
         ({"isa": "sse9"}, (ValueError, RuntimeError), "sse9"),
         ({"x": [[1.0]]}, TypeError, "incompatible function arguments"),
     ],
@@ -289,6 +298,31 @@ def test_route(rng, isa, x_type, w_type, route):
             )
             if w.dtype == x.dtype and w.dtype.itemsize > 2:
                 np.testing.assert_array_equal(steps[1][:2], [first, second])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("descent", [False, True])
+def test_plans_keep_within_their_limits(isa, descent):
+    """No more workers than threads, and no more tasks than the stages count, whatever the size."""
+    for n in (1, 63, 10_000, 10**9):
+        for d in (0, 1, 16, 300, 10**6):
+            for k in (1, 5, 8, 9, 2000):
+                plan = kernels.plan(n, d, k, descent=descent, num_threads=3, isa=isa)
+                assert 1 <= plan.workers <= 3, plan
+                limit = 2**16 - 1 if plan.route == "gemm_rounds" else 256
+                assert 1 <= plan.tasks <= limit, plan
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "scalar"])
+def test_routes_begin_where_the_table_says(isa):
+    def route(n, d, k, dtype="float32"):
+        return kernels.plan(n, d, k, dtype, isa=isa).route
+
+    assert [route(100, d, 1) for d in (8, 16, 17)] == ["lane_per_row"] * 2 + ["lane_per_column"]
+    assert [route(100, d, 1, "float64") for d in (8, 9)] == ["lane_per_row", "lane_per_column"]
+    assert [route(100, d, 2) for d in (8, 9)] == ["lane_per_row_tile", "few_targets"]
+    assert [route(100, 9, k) for k in (8, 9)] == ["few_targets", "gemm_rounds"]
+    assert [route(n, 9, 9) for n in (2015, 2016)] == ["gemm_rounds", "gemm_slots"]
 
 
 def test_plan_says_what_runs():

@@ -50,6 +50,12 @@ def test_the_library_of_the_tensorflow_that_runs_is_chosen(site):
     run("import tensorflow, linreg_ops.ops", PYTHONPATH=str(site))
 
 
+def test_a_patch_release_uses_the_library_of_its_minor_version(site):
+    patched = re.sub(r"\d+$", "99", VERSION)
+    (site / "linreg_ops" / LIBRARY.name).rename(site / "linreg_ops" / f"_ops_tf{patched}.so")
+    run("import tensorflow, linreg_ops.ops", PYTHONPATH=str(site))
+
+
 def test_no_library_at_all(site):
     for library in (site / "linreg_ops").glob("_ops_tf*.so"):
         library.unlink()

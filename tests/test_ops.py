@@ -269,6 +269,7 @@ def test_shape_errors(function, change, shapes):
         ({"w": np.float64}, "w must have x's dtype, float32, got float64"),
         ({"y": np.float64}, "y must have w's dtype, float32, got float64"),
         ({"sample_weight": np.float64}, "sample_weight must have w's dtype, float32, got float64"),
+        ({"x": np.float64}, "w must have x's dtype, float64, got float32"),
         ({"x": np.float16, "w": np.float64}, "w must have x's dtype, float16 or float32, got"),
     ],
 )
@@ -431,6 +432,14 @@ def test_shape_inference():
     assert infer([5, 3], None, [5]) == [3]
     assert infer([8, None, 3], None, [None, 5, 2]) == [8, 3, 2]
     assert infer(None, None, None) is None
+
+
+def test_ops_have_the_names_that_they_were_given():
+    with tf.Graph().as_default():
+        x, w, y = (tf.compat.v1.placeholder(tf.float32, s) for s in ([4, 3], [3], [4]))
+        assert lo.linear_l2_loss(x, w, y, name="loss").op.name == "loss"
+        assert lo.linear_l2_loss_and_grad(x, w, y, name="pair").loss.op.name == "pair"
+        assert lo.gradient_descent(x, w, y, 0.1, 2, name="descent").w.op.name == "descent"
 
 
 def test_same_bits_for_any_number_of_threads(rng):

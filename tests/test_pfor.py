@@ -152,10 +152,11 @@ def test_the_default_loop_has_nothing_to_fall_back_to(rng):
     )
 
 
-def test_per_target_losses(rng):
+@pytest.mark.parametrize("k", [None, 2])
+def test_per_target_losses(rng, k):
     ops = _library.load()
     for varying in ("w", "x", "s"):
-        arguments = family(rng, 3, 9, 4, 2, varying, False, True)
+        arguments = family(rng, 3, 9, 4, k, varying, False, True)
 
         def losses(x, w, y, sample_weight):
             return ops.linreg_l2_loss_grad(x, w, y, [sample_weight], loss_per_target=True)

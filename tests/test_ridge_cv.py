@@ -37,25 +37,31 @@ def data(rng, n=90, d=6, k=3):
     return x, x @ rng.normal(size=(d, k)) * [1.0, 0.1, 0.0] + rng.normal(size=(n, k))
 
 
-def refitted(x, y, s, alpha, train, test, intercept):
+# Two of the six columns of `data` are not shrunk.
+PENALTY = np.array([0.01, 1.0, 0.0, 4.0, 0.0, 100.0])
+PENALTIES = pytest.mark.parametrize("penalty", [None, PENALTY], ids=["", "by column"])
+
+
+def refitted(x, y, s, alpha, train, test, intercept, penalty=None):
     """Squared errors [rows of test, k] of a fit to the rows of train, by LAPACK."""
     s_train = s[train]
     x_mean = s_train @ x[train] / s_train.sum() if intercept else np.zeros(x.shape[1])
     y_mean = s_train @ y[train] / s_train.sum() if intercept else np.zeros(y.shape[1])
     a, b = x[train] - x_mean, y[train] - y_mean
-    gram = a.T @ (s_train[:, None] * a) + alpha * np.eye(x.shape[1])
+    own = np.ones(x.shape[1]) if penalty is None else penalty
+    gram = a.T @ (s_train[:, None] * a) + alpha * np.diag(own)
     w = np.linalg.solve(gram, a.T @ (s_train[:, None] * b))
     return np.square((x[test] - x_mean) @ w - (y[test] - y_mean))
 
 
-def by_refits(x, y, s, folds, intercept):
+def by_refits(x, y, s, folds, *options):
     """The mean over folds of the weighted mean squared error: [penalties, k]."""
     errors = []
     for test in folds:
         train = np.setdiff1d(np.arange(len(x)), test)
         errors.append(
             [
-                np.average(refitted(x, y, s, a, train, test, intercept), axis=0, weights=s[test])
+                np.average(refitted(x, y, s, a, train, test, *options), axis=0, weights=s[test])
                 for a in ALPHAS
             ]
         )
@@ -65,20 +71,22 @@ def by_refits(x, y, s, folds, intercept):
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("cv", [5, KFold(4, shuffle=True, random_state=1)])
-def test_folds_are_refits(cv, weighted, intercept, rng):
+@PENALTIES
+def test_folds_are_refits(penalty, cv, weighted, intercept, rng):
     x, y = data(rng)
     s = rng.uniform(size=90) if weighted else None
-    model = RidgeCV(ALPHAS, cv=cv, fit_intercept=intercept, alpha_per_target=True).fit(x, y, s)
+    options = {"penalty": penalty, "fit_intercept": intercept}
+    model = RidgeCV(ALPHAS, cv=cv, alpha_per_target=True, **options).fit(x, y, s)
     splitter = KFold(5) if cv == 5 else cv
     folds = [test for _, test in splitter.split(x)]
-    expected = by_refits(x, y, np.ones(90) if s is None else s, folds, intercept)
+    expected = by_refits(x, y, np.ones(90) if s is None else s, folds, intercept, penalty)
     np.testing.assert_allclose(-model.scores_, expected, rtol=1e-10)
     best = expected.argmin(axis=0)
     assert len(set(best)) > 1
     np.testing.assert_array_equal(model.alpha_, ALPHAS[best])
     np.testing.assert_allclose(model.best_score_, -expected.min(axis=0), rtol=1e-10)
     assert model.n_reads_ == 1
-    final = Ridge(model.alpha_, fit_intercept=intercept).fit(x, y, s)
+    final = Ridge(model.alpha_, **options).fit(x, y, s)
     np.testing.assert_allclose(model.coef_, final.coef_, rtol=1e-9)
     np.testing.assert_allclose(model.intercept_, final.intercept_, rtol=1e-9)
     assert model.loss_ == pytest.approx(final.loss_, rel=1e-9)
@@ -86,34 +94,37 @@ def test_folds_are_refits(cv, weighted, intercept, rng):
 
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_leave_one_out_is_refits(weighted, intercept, rng):
+@PENALTIES
+def test_leave_one_out_is_refits(penalty, weighted, intercept, rng):
     x, y = data(rng, n=40)
     s = rng.uniform(0.5, 2, size=40) if weighted else np.ones(40)
     given = s if weighted else None
-    model = RidgeCV(ALPHAS, fit_intercept=intercept, alpha_per_target=True).fit(x, y, given)
+    options = {"penalty": penalty, "fit_intercept": intercept}
+    model = RidgeCV(ALPHAS, alpha_per_target=True, **options).fit(x, y, given)
     squares = np.empty((40, len(ALPHAS), 3))
     for i in range(40):
         train = np.delete(np.arange(40), i)
         for j, alpha in enumerate(ALPHAS):
-            squares[i, j] = refitted(x, y, s, alpha, train, [i], intercept)[0]
+            squares[i, j] = refitted(x, y, s, alpha, train, [i], intercept, penalty)[0]
     expected = np.average(squares, axis=0, weights=s)
     np.testing.assert_allclose(-model.scores_, expected, rtol=1e-9)
     np.testing.assert_array_equal(model.alpha_, ALPHAS[expected.argmin(axis=0)])
     assert model.n_reads_ == 2
 
 
-def test_generalised_cross_validation_is_its_formula(rng):
+@PENALTIES
+def test_generalised_cross_validation_is_its_formula(penalty, rng):
     x, y = data(rng)
-    model = RidgeCV(ALPHAS, cv="gcv").fit(x, y)
-    a, b = x - x.mean(0), y - y.mean(0)
+    model = RidgeCV(ALPHAS, penalty=penalty, cv="gcv").fit(x, y)
+    own = np.ones(6) if penalty is None else penalty
+    a = x - x.mean(0)
     for score, alpha in zip(model.scores_, ALPHAS, strict=True):
-        hat = a @ np.linalg.solve(a.T @ a + alpha * np.eye(6), a.T) + 1 / 90
+        hat = a @ np.linalg.solve(a.T @ a + alpha * np.diag(own), a.T) + 1 / 90
         r = y - hat @ y
         expected = np.mean(r**2, axis=0) / (1 - np.trace(hat) / 90) ** 2
         np.testing.assert_allclose(-score, expected, rtol=1e-10)
     assert isinstance(model.alpha_, float)
     assert model.best_score_ == pytest.approx(model.scores_.mean(axis=1).max())
-    assert b.shape == (90, 3)
 
 
 @pytest.mark.parametrize("scoring", ["neg_mean_squared_error", "r2"])
@@ -171,6 +182,38 @@ def test_penalties_below_an_eigendecompositions_rounding(rng):
     np.testing.assert_allclose(-model.scores_, expected, rtol=1e-9)
     assert model.alpha_ in (0.0, 1e-13)
     np.testing.assert_allclose(model.coef_ * [1e-6, 1, 1e3, 1e6], 1.0, atol=0.1)
+
+
+@pytest.mark.parametrize("cv", [4, "gcv", None])
+def test_a_penalty_of_columns_is_one_of_scaled_columns(cv, rng):
+    """And those of penalty 0 may depend on each other, or be all there are."""
+    x, y = data(rng)
+    alphas = np.append(ALPHAS, [1e-14, 1e14])  # of which one is below the decomposition's rounding
+    scale = np.array([1e-3, 1.0, 1e3, 1.0, 10.0, 0.1])
+    options = {"cv": cv, "alpha_per_target": True}
+    plain = RidgeCV(alphas, **options).fit(x, y)
+    scaled = RidgeCV(alphas, penalty=scale**2, **options).fit(x * scale, y)
+    np.testing.assert_allclose(scaled.scores_, plain.scores_, rtol=1e-9)
+    np.testing.assert_allclose(scaled.coef_ * scale, plain.coef_, rtol=1e-8)
+
+    penalty = [0.0, 0.0, *np.ones(5)]
+    once = RidgeCV(alphas, penalty=penalty[1:], **options).fit(x, y)
+    twice = RidgeCV(alphas, penalty=penalty, **options).fit(np.column_stack([x[:, 0], x]), y)
+    np.testing.assert_allclose(twice.scores_, once.scores_, rtol=1e-8)
+    np.testing.assert_allclose(twice.coef_[:, 1] * 2, once.coef_[:, 0], rtol=1e-7)
+
+    none = RidgeCV(alphas, penalty=np.zeros(6), **options).fit(x, y)
+    alone = RidgeCV([0.0], **options).fit(x, y)
+    np.testing.assert_allclose(none.scores_, np.tile(alone.scores_, (7, 1)), rtol=1e-9)
+    np.testing.assert_allclose(none.coef_, alone.coef_, rtol=1e-9)
+
+
+def test_penalties_of_columns_beyond_what_a_decomposition_holds(rng):
+    x, y = data(rng)
+    extreme = RidgeCV([1.0, 10.0], penalty=[1e-320, 1.0, 1.0, 1.0, 1.0, 1e300], cv=3).fit(x, y)
+    as_good = RidgeCV([1.0, 10.0], penalty=[0.0, 1.0, 1.0, 1.0, 1.0, 1e18], cv=3).fit(x, y)
+    np.testing.assert_allclose(extreme.scores_, as_good.scores_, rtol=1e-9)
+    np.testing.assert_allclose(extreme.coef_, as_good.coef_, atol=1e-9)
 
 
 @pytest.mark.parametrize("cv", [5, None])
@@ -241,6 +284,9 @@ def test_folds_that_are_not_one_for_each_row(rng):
     [
         ({"alphas": [-1.0]}, "alphas must not be negative, infinite or NaN"),
         ({"alphas": []}, "alphas must be a list of penalties"),
+        ({"penalty": [-1.0]}, "penalty must not be negative, infinite or NaN, got -1.0"),
+        ({"penalty": [1.0, 2.0], "cv": 3}, r"shape \[1\], got shape \[2\]"),
+        ({"alphas": [1.0, 1e200], "penalty": [1e200]}, "alpha times penalty must be a float64"),
         ({"alphas": 1.0}, "alphas must be a list of penalties"),
         ({"cv": 1}, "cv must be an integer >= 2, got 1"),
         ({"cv": 2.5}, "cv must be an integer >= 2, got 2.5"),

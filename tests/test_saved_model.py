@@ -152,6 +152,27 @@ def test_stock_ops_end_with_the_block_also_after_an_error():
     assert "Linreg>L2LossGrad" in op_types(loss)
 
 
+def test_an_inner_block_of_stock_ops_does_not_end_the_outer_one():
+    with lo.stock_ops():
+        with lo.stock_ops():
+            pass
+        assert not any(">" in op for op in op_types(lambda: lo.linear_l2_loss(X, W, Y)))
+
+
+def test_stock_sums_of_16_bits_are_kept_in_32():
+    x, w, y = (np.ones(s, np.float16) for s in ((1, 2049), (2049,), (1,)))
+    with lo.stock_ops():
+        assert lo.linear_l2_loss(x, w, 2048 * y).numpy() == 0.5  # 2049 has no place in 16 bits
+
+
+def test_stock_ops_take_the_rank_from_y():
+    unknown = [tf.TensorSpec(None, tf.float64)] * 2 + [tf.TensorSpec([None], tf.float64)]
+    function = tf.function(lo.linear_l2_loss, input_signature=unknown)
+    expected = lo.linear_l2_loss(X, W[:, 0], Y[:, 0])
+    with lo.stock_ops():
+        np.testing.assert_allclose(function(X, W[:, 0], Y[:, 0]), expected, rtol=1e-14)
+
+
 BFLOAT16 = tf.bfloat16.as_numpy_dtype
 
 
@@ -198,12 +219,13 @@ def test_stock_ops_give_the_fused_values_and_derivatives(dtypes, layout, weights
             np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-def test_stock_gradient_descent_keeps_a_rate_in_float64():
-    fused = lo.gradient_descent(X[:, :1], W[:1], Y, 0.1, 1)
+@pytest.mark.parametrize(("steps", "momentum", "rtol"), [(1, 0.0, 1e-15), (3, 0.1, 1e-12)])
+def test_stock_gradient_descent_keeps_rate_and_momentum_in_float64(steps, momentum, rtol):
+    fused = lo.gradient_descent(X[:, :1], W[:1], Y, 0.1, steps, momentum=momentum)
     with lo.stock_ops():
-        stock = lo.gradient_descent(X[:, :1], W[:1], Y, 0.1, 1)
+        stock = lo.gradient_descent(X[:, :1], W[:1], Y, 0.1, steps, momentum=momentum)
     # One product and one sum of each: half an ulp apiece, where a float32 rate would be 1e-9 off.
-    np.testing.assert_allclose(stock.w, fused.w, rtol=1e-15)
+    np.testing.assert_allclose(stock.w, fused.w, rtol=rtol)
 
 
 @pytest.mark.parametrize(

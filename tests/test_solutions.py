@@ -37,14 +37,15 @@ def test_least_squares_are_the_reference(k, intercept, weighted, graph, rng):
 
 
 @pytest.mark.parametrize("alpha", [0.5, [0.0, 2.0, 2.0]])
+@pytest.mark.parametrize("penalty", [None, [0.0, 1.0, 5.0]])
 @pytest.mark.parametrize("intercept", [True, False])
-def test_ridge_is_the_estimators(alpha, intercept, rng):
+@pytest.mark.parametrize("graph", [True, False])
+def test_ridge_is_the_reference(alpha, penalty, intercept, graph, rng):
     x, y, s = arrays(rng, k=3)
-    w = lo.ridge(x, y, alpha, intercept=intercept, sample_weight=s)
-    model = lo.Ridge(alpha, fit_intercept=intercept).fit(x, y, s)
-    np.testing.assert_allclose(w[int(intercept) :], model.coef_.T, rtol=1e-11)
-    if intercept:
-        np.testing.assert_allclose(w[0], model.intercept_, rtol=1e-11)
+    solve = tf.function(lo.ridge) if graph else lo.ridge
+    options = {"penalty": penalty, "intercept": intercept, "sample_weight": s}
+    w = solve(x, y, alpha, **options)
+    np.testing.assert_allclose(w, reference.ridge(x, y, alpha, **options), rtol=1e-11)
 
 
 def check_gradients(function, inputs, tolerance=1e-6):
@@ -80,29 +81,27 @@ def test_gradients_of_least_squares(k, intercept, weighted, rng):
 def test_gradients_of_ridge(alpha, intercept, graph, rng):
     x, y, s = arrays(rng)
 
-    def solve(x, y, alpha, s):
-        return lo.ridge(x, y, alpha, intercept=intercept, sample_weight=s)
+    def solve(x, y, alpha, penalty, s):
+        return lo.ridge(x, y, alpha, penalty=penalty, intercept=intercept, sample_weight=s)
 
-    check_gradients(tf.function(solve) if graph else solve, [x, y, np.array(alpha), s])
+    inputs = [x, y, np.array(alpha), np.array([0.5, 1.0, 3.0]), s]
+    check_gradients(tf.function(solve) if graph else solve, inputs)
 
 
 @pytest.mark.parametrize("alpha", [0.7, np.array([0.3])])
 def test_second_derivatives(alpha, rng):
     x, y, s = arrays(rng, n=5, k=1)
 
-    def gradient(which):
-        def of(*values):
-            with tf.GradientTape() as tape:
-                tape.watch(values)
-                x, y, alpha, s = values
-                w = lo.ridge(x, y, alpha, intercept=True, sample_weight=s)
-                loss = tf.reduce_sum(tf.sin(w))
-            return tape.gradient(loss, values)[which]
+    def gradients(*values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            x, y, alpha, penalty, s = values
+            w = lo.ridge(x, y, alpha, penalty=penalty, intercept=True, sample_weight=s)
+            loss = tf.reduce_sum(tf.sin(w))
+        return tf.concat([tf.reshape(g, [-1]) for g in tape.gradient(loss, values)], 0)
 
-        return of
-
-    for which in range(4):
-        check_gradients(gradient(which), [x, y, np.array(alpha), s], 1e-5)
+    inputs = [x, y, np.array(alpha), np.array([0.5, 1.0, 3.0]), s]
+    check_gradients(tf.function(gradients), inputs, 1e-5)
 
 
 def test_the_derivative_in_the_penalty_is_of_the_validation_error(rng):
@@ -154,8 +153,14 @@ def test_what_has_no_solution_of_its_own_is_refused(graph, rng):
     assert solve(twice, y, 1e-3).shape == (4, 2)
     with pytest.raises(refused, match="y must not hold NaN"):
         solve(x, y * np.nan, 1.0)
-    with pytest.raises(refused, match="must not be negative"):
+    with pytest.raises(refused, match="alpha must not be negative"):
         solve(x, y, -1.0)
+    with pytest.raises(refused, match="penalty must not be negative"):
+        solve(x, y, 1.0, penalty=[1.0, -1.0, 0.0])
+    with pytest.raises(refused, match="product beyond"):
+        solve(x, y, 1e200, penalty=[1e200, 1.0, 0.0])
+    with pytest.raises(ValueError, match=r"one entry per column of x, shape \(3,\), got \(2,\)"):
+        solve(x, y, 1.0, penalty=[1.0, 2.0])
     with pytest.raises(refused, match="must not be negative"):
         solve(x, y, 1.0, sample_weight=-s)
     known = ValueError if graph else refused  # while tracing

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
 from linreg_ops import LinearRegression, reference
+from linreg_ops.solvers import gram
+from linreg_ops.solvers.problem import Problem
+from linreg_ops.solvers.refine import refine
 
 DIRECT = ["exact", "gram"]
 DTYPES = [np.float32, np.float64]
@@ -101,6 +104,38 @@ def test_all_but_one_value_equal_is_no_constant():
     y = np.zeros(1000)
     y[700] = 1.0
     assert LinearRegression().fit(x, y).coef_[0] == pytest.approx(128.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("solver", [*DIRECT, "cg"])
+def test_a_column_that_varies_in_rows_of_tiny_weight_is_no_constant(solver):
+    x, y = np.array([[0.0], [0.0], [0.0], [1.0]]), [1.0, 1.0, 1.0, 3.0]
+    model = LinearRegression(solver=solver).fit(x, y, [1.0, 1.0, 1.0, 1e-30])
+    assert [model.coef_[0], model.intercept_] == pytest.approx([2.0, 1.0], rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", [*DIRECT, "cg"])
+def test_a_target_that_is_done_does_not_stop_the_others(solver, rng):
+    x = rng.normal(size=(50, 4))
+    y = np.column_stack([np.zeros(50), x @ [1.0, 2.0, 3.0, 4.0], np.ones(50)])
+    model = LinearRegression(solver=solver).fit(x, y)
+    np.testing.assert_allclose(model.coef_, [[0] * 4, [1, 2, 3, 4], [0] * 4], atol=1e-12)
+
+
+def test_what_a_correction_gains_does_not_make_the_loss_negative(rng):
+    x = rng.normal(size=(50, 3))
+    problem = Problem(x, x @ [[1.0], [2.0], [3.0]], None, intercept=False)
+    factor, w = gram.factorize(problem)
+    at = problem.at
+
+    def rounded_down(*arguments, **options):
+        fit = at(*arguments, **options)
+        return fit._replace(loss=fit.loss * (1 - 1e-9))
+
+    problem.at = rounded_down
+    found = refine(
+        problem, factor, 0 * w, tol=1e-10, extended=False, max_reads=8, keep=lambda *_: None
+    )
+    assert found.loss == [0.0]
 
 
 @pytest.mark.parametrize("solver", DIRECT)

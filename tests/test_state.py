@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linreg_ops import GramState, LinearRegression, Ridge
+from linreg_ops.solvers.state import Centred
 
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 
@@ -105,6 +106,14 @@ def test_saved_and_loaded_it_goes_on_to_the_same_bits(at, rng, tmp_path):
     assert [digest(state, f) for f in (0, 1)] == [digest(whole, f) for f in (0, 1)]
     assert state.log_weight == whole.log_weight == pytest.approx(np.log(s).sum(), rel=1e-9)
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32])
+def test_types_that_files_do_not_know_are_saved_too(dtype, rng, tmp_path):
+    x, y = rng.normal(size=(30, 2)).astype(dtype), rng.normal(size=30)
+    GramState().update(x[:9], y[:9]).save(tmp_path / "state.npz")
+    state = GramState.load(tmp_path / "state.npz").update(x[9:], y[9:])
+    assert digest(state) == digest(GramState().update(x, y))
 
 
 def test_copies_and_pickles(rng):
@@ -245,6 +254,13 @@ def test_after_fit_a_model_of_batches_begins_anew_and_says_so(rng):
     np.testing.assert_allclose(model.coef_, LinearRegression().fit(x[100:], y[100:]).coef_)
     model.fit(x, y)
     assert not hasattr(model, "state_")
+
+
+def test_what_rounding_takes_from_squares_does_not_make_them_negative():
+    one = np.ones((1, 1))
+    squares = np.array([np.nextafter(1.0, 0.0)])
+    sums = Centred(2, 2.0, np.zeros(1), np.zeros(1), one, one, squares, 1.0)
+    assert sums.residual_squares(one) == [0.0]
 
 
 def test_sums_alone_say_what_they_cannot_tell(rng):

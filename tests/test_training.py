@@ -112,8 +112,26 @@ def test_ctrl_c_keeps_what_is_finished(monkeypatch):
     with pytest.raises(TrainingInterrupted, match="4 steps are finished") as caught:
         train(x, np.zeros(1), y, 0.1, 6, steps_per_call=2)
     assert caught.value.step == 4
-    np.testing.assert_array_equal(caught.value.losses, whole.losses[:5])
+    np.testing.assert_array_equal(caught.value.losses, whole.losses[:4])
     np.testing.assert_array_equal(caught.value.w, train(x, np.zeros(1), y, 0.1, 4).w)
+    assert caught.value.losses.dtype == whole.losses.dtype
+
+    def interrupted_within(*arguments, **options):
+        if len(calls) == 1:
+            x, w, y, rate, _ = arguments
+            part = descend(x, w, y, rate, 1, **options)
+            raise TrainingInterrupted(1, part.w.numpy(), part.losses.numpy()[:1])
+        return interrupted(*arguments, **options)
+
+    calls.clear()
+    monkeypatch.setattr(ops, "gradient_descent", interrupted_within)
+    with pytest.raises(TrainingInterrupted) as caught:
+        train(x, np.zeros(1), y, 0.1, 6, steps_per_call=2)
+    assert caught.value.step == 3
+    np.testing.assert_array_equal(caught.value.losses, whole.losses[:3])
+    monkeypatch.setattr(ops, "gradient_descent", interrupted)
+    calls.clear()
+    np.testing.assert_array_equal(caught.value.w, train(x, np.zeros(1), y, 0.1, 3).w)
     calls[:] = [(), ()]
     with pytest.raises(KeyboardInterrupt) as at_once:
         train(x, np.zeros(1), y, 0.1, 6)
@@ -122,3 +140,23 @@ def test_ctrl_c_keeps_what_is_finished(monkeypatch):
         [0.0],
         0,
     )
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_ctrl_c_as_an_op_comes_to_its_end(batch, monkeypatch):
+    """It was cancelled too late: all its steps are there, not one more."""
+    from linreg_ops import _interruptible, gradient_descent
+    from linreg_ops.training import TrainingInterrupted
+
+    x, w, y = np.ones((*batch, 2, 1)), np.zeros((*batch, 1, 1)), np.ones((*batch, 2, 1))
+    whole = gradient_descent(x, w, y, 0.1, 3)
+
+    def run(*_):
+        raise _interruptible.Interrupted(list(whole))
+
+    monkeypatch.setattr(_interruptible, "wanted", lambda _: True)
+    monkeypatch.setattr(_interruptible, "run", run)
+    with pytest.raises(TrainingInterrupted, match="3 steps are finished") as caught:
+        gradient_descent(x, w, y, 0.1, 3)
+    np.testing.assert_array_equal(caught.value.w, whole.w)
+    np.testing.assert_array_equal(caught.value.losses, whole.losses[..., :3])

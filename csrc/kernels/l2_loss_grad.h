@@ -91,6 +91,9 @@ struct Descent {
   void* losses = nullptr;  // w_type, [num_steps + 1]: losses[t] is the loss at wₜ
   bool (*cancelled)(void* context) = nullptr;  // see Cancellable
   void* cancelled_context = nullptr;
+  // Host memory, or null: set where a descent that is cancelled leaves the steps it has finished:
+  // `w` after so many of them, and the losses before each. The GPU's leaves none.
+  std::int64_t* steps_kept = nullptr;
 };
 
 // The losses of more steps fit in no memory. The one limit, whoever asks.

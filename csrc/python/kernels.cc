@@ -154,6 +154,16 @@ py::tuple LossAndGrad(const Array& x, const Array& w, const OptionalArray& y, bo
   return py::make_tuple(per_column ? py::object(loss) : Scalar(loss), grad);
 }
 
+// Ctrl-C's exception, which is set, as one that carries what is finished. Another handler's stays.
+void KeepSteps(std::int64_t steps, const Array& w, const Array& losses) {
+  if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) == 0) return;
+  const py::error_already_set interrupt;  // takes it; what follows runs Python code
+  const py::object finished = losses[py::slice(0, steps, 1)].attr("copy")();
+  const py::object kept =
+      py::module_::import("linreg_ops.training").attr("TrainingInterrupted")(steps, w, finished);
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(kept.ptr())), kept.ptr());
+}
+
 py::tuple GradientDescent(
     const Array& x, const Array& w, const OptionalArray& y,
     const py::array_t<double, py::array::c_style | py::array::forcecast>& rate,
@@ -171,11 +181,16 @@ py::tuple GradientDescent(
   descent.momentum = momentum;
   descent.w = new_w.mutable_data();
   descent.losses = losses.mutable_data();
-  Throw(RunWithoutGil(Work(p.data().shape, num_steps + 1), [&](const Cancellable& cancellable) {
-    descent.cancelled = cancellable.cancelled;
-    descent.cancelled_context = cancellable.cancelled_context;
-    return Run(p, count, isa, descent);
-  }));
+  std::int64_t steps_kept = -1;
+  descent.steps_kept = &steps_kept;
+  const Status status =
+      RunWithoutGil(Work(p.data().shape, num_steps + 1), [&](const Cancellable& cancellable) {
+        descent.cancelled = cancellable.cancelled;
+        descent.cancelled_context = cancellable.cancelled_context;
+        return Run(p, count, isa, descent);
+      });
+  if (steps_kept >= 0) KeepSteps(steps_kept, new_w, losses);
+  Throw(status);
   return py::make_tuple(new_w, losses);
 }
 

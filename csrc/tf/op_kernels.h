@@ -149,6 +149,7 @@ class GradientDescentOp : public tensorflow::OpKernel {
  public:
   explicit GradientDescentOp(tensorflow::OpKernelConstruction* ctx) : OpKernel(ctx), host_(ctx) {
     OP_REQUIRES_OK(ctx, ctx->GetAttr("intercept", &intercept_));
+    OP_REQUIRES_OK(ctx, ctx->GetAttr("keep_steps", &keep_steps_));
   }
 
   void Compute(tensorflow::OpKernelContext* ctx) override {
@@ -177,12 +178,20 @@ class GradientDescentOp : public tensorflow::OpKernel {
       result.losses = problem.Offset(losses->data(), i, descent.num_steps + 1);
       return result;
     };
-    OP_REQUIRES_OK(ctx, host_.Run(ctx, problem, one));
+    std::int64_t steps_kept = -1;
+    if (keep_steps_ && losses->dims() == 1) descent.steps_kept = &steps_kept;
+    const absl::Status status = host_.Run(ctx, problem, one);
+    if (absl::IsCancelled(status) && steps_kept >= 0) {
+      *losses = losses->Slice(0, steps_kept);
+    } else {
+      OP_REQUIRES_OK(ctx, status);
+    }
   }
 
  private:
   Host host_;
   bool intercept_;
+  bool keep_steps_;
 };
 
 // Registers an op's kernel for a device: for `pair` alone, or for whatever has no kernel of its

@@ -242,6 +242,7 @@ REGISTER_OP("Linreg>GradientDescent")
     .Attr("Tw: {half, bfloat16, float, double}")
     .Attr("num_sample_weights: int >= 0 = 0")
     .Attr("intercept: bool = false")
+    .Attr("keep_steps: bool = false")
     .SetShapeFn(GradientDescentShape)
     .Doc(R"doc(
 Full-batch gradient descent on Linreg>L2LossGrad's loss: every step inside one op.
@@ -258,6 +259,8 @@ sample_weight: none, or one tensor [n] of row weights.
 new_w: the weights after the last step.
 losses: [num_steps + 1]; losses[t] is the loss at w_t, before step t.
 intercept: x has an implicit leading column of ones.
+keep_steps: for eager execution: a step that is cancelled returns what it has finished, new_w after
+  as many steps as there are losses. Not on a GPU, nor for a batch.
 )doc");
 
 }  // namespace

@@ -82,6 +82,8 @@ def features_of(
         number = sum(map(len, refused.values()))
         columns = "; ".join(f"{listed(names)} ({what})" for what, names in refused.items())
         ways = ["leave out with --drop"]
+        if "text" in refused and all(_looks_decimal(table.column(n)) for n in refused["text"]):
+            ways.append("read 1,5 as a number with --decimal comma")
         if "text" in refused:
             ways.append("encode text with --encode onehot")
         if any(what.startswith(("date", "time", "duration")) for what in refused):
@@ -89,6 +91,16 @@ def features_of(
         verb = "is" if number == 1 else "are"
         fail(f"{count(number, 'column')} {verb} not numeric: {columns}. {_sentence(ways)}.")
     return made
+
+
+def _looks_decimal(column: pa.ChunkedArray) -> bool:
+    """Whether the values are numbers, one of them at least with a decimal comma."""
+    from pyarrow import compute
+
+    number = r"^\s*[+-]?\d*,?\d+([eE][+-]?\d+)?\s*$"
+    text = _plain(column)
+    numbers = compute.all(compute.match_substring_regex(text, number)).as_py()
+    return bool(numbers and compute.any(compute.match_substring(text, ",")).as_py())
 
 
 def _sentence(ways: list[str]) -> str:

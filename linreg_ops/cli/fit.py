@@ -89,6 +89,8 @@ def fit(
         bool, typer.Option("--dropna", help="Leave out rows with missing or infinite values.")
     ] = False,
     separator: tables.Separator = None,
+    decimal: tables.Decimal = None,
+    no_header: tables.NoHeader = False,
     test: Annotated[
         float | None,
         typer.Option(
@@ -116,7 +118,7 @@ def fit(
     method = Method(intercept, solver, alphas, folds(cv), seed, statistics)
     if summary and (cv is not None or any(alphas or [])):
         fail("--summary is of coefficients without a penalty: leave out --alpha and --cv.")
-    data = tables.read(table, separator)
+    data = tables.read(table, separator, decimal, no_header)
     targets, used = _columns(data, target, features, drop, weights)
     chosen = design.features_of(data, used, one_hot=encode is not None, dates=dates)
     problem = _problem(data, chosen, targets, weights, dropna=dropna)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._files import whole
 from .design import Array, Feature, Kind
 from .terminal import fail, shown, writing
 
@@ -127,8 +128,8 @@ class Model(NamedTuple):
             "solver": self.solver,
             "statistics": self.statistics and self.statistics.plain(),
         }
-        with writing(path):
-            path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        with writing(path), whole(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def load(path: Path) -> Model:

@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from .._files import whole
 from . import design, tables
 from .model import Model, load
 from .terminal import count, fail, listed, note, shown, writable, writing
@@ -24,6 +25,8 @@ def predict(
     ],
     table: tables.TablePath,
     separator: tables.Separator = None,
+    decimal: tables.Decimal = None,
+    no_header: tables.NoHeader = False,
     dropna: Annotated[
         bool, typer.Option("--dropna", help="Predict nothing for rows with missing values.")
     ] = False,
@@ -45,7 +48,7 @@ def predict(
     a value gets an empty line.
     """
     fitted = load(model)
-    data = tables.read(table, separator)
+    data = tables.read(table, separator, decimal, no_header)
     missing = [f.column for f in fitted.features if f.column not in data.column_names]
     if missing:
         fail(f"no column {listed(missing)}. The table has: {listed(data.column_names)}.")
@@ -84,5 +87,5 @@ def _write(fitted: Model, predicted: design.Array, output: Path | None) -> None:
         csv.write_csv(result, stream)
         sys.stdout.write(stream.getvalue().to_pybytes().decode())
         return
-    with writing(output):
-        csv.write_csv(result, str(output))
+    with writing(output), whole(output) as temporary:
+        csv.write_csv(result, str(temporary))

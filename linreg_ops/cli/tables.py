@@ -11,7 +11,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -50,9 +50,32 @@ Separator = Annotated[
         help="Between the values of a CSV.",
     ),
 ]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHARACTER", show_default="point", help="In the numbers of a CSV: a comma, say."
+    ),
+]
+NoHeader = Annotated[
+    bool,
+    typer.Option("--no-header", help="A CSV's first row is data: its columns are c1, c2, ..."),
+]
 
 
-def read(path: Path, separator: str | None = None) -> pa.Table:
+class Text(NamedTuple):
+    """How a CSV is written."""
+
+    separator: str
+    decimal: str
+    header: bool
+
+
+def read(
+    path: Path,
+    separator: str | None = None,
+    decimal: str | None = None,
+    no_header: bool = False,
+) -> pa.Table:
     """The table, its columns' names stripped of spaces around them and each there once."""
     try:
         import pyarrow as pa
@@ -65,9 +88,11 @@ def read(path: Path, separator: str | None = None) -> pa.Table:
     stdin = str(path) == "-"
     try:
         if suffix in _PARQUET:
+            if separator is not None or decimal is not None or no_header:
+                fail("--sep, --decimal and --no-header say how a CSV is written, not Parquet.")
             table = _read_parquet(path)
         elif stdin or suffix in _TEXT:
-            table = _read_text(path, _separator(separator, suffix))
+            table = _read_text(path, _text(separator, decimal, not no_header, suffix))
         else:
             fail(
                 f"{shown(str(path))}: the name must end in .csv, .tsv, .txt (or one of them and "
@@ -79,15 +104,27 @@ def read(path: Path, separator: str | None = None) -> pa.Table:
     return _named(table)
 
 
-def _separator(given: str | None, suffix: str) -> str:
-    if given is None:
-        return _TEXT.get(suffix, ",")
-    given = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";"}.get(given, given)
-    if len(given) != 1 or given in '"\r\n' or not given.isascii():
-        raise typer.BadParameter(
-            f"{given!r} is not one ASCII character; a tab is 'tab'.", param_hint="'--sep'"
-        )
-    return given
+def _text(separator: str | None, decimal: str | None, header: bool, suffix: str) -> Text:
+    names = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "point": "."}
+
+    def character(given: str, option: str, hint: str = "") -> str:
+        mark = names.get(given, given)
+        if len(mark) != 1 or mark in '"\r\n' or not mark.isascii():
+            what = f"{given!r} is not one ASCII character{hint}."
+            raise typer.BadParameter(what, param_hint=f"'{option}'")
+        return mark
+
+    between = _TEXT.get(suffix, ",")
+    if separator is not None:
+        between = character(separator, "--sep", "; a tab is 'tab'")
+    point = "." if decimal is None else character(decimal, "--decimal")
+    if point == between:
+        what = f"{point!r} is between the values too; say what is there with --sep, as --sep ';'."
+        raise typer.BadParameter(what, param_hint="'--decimal'")
+    if point.isalnum() or point in "+- ":
+        what = f"{point!r} has a meaning of its own in numbers."
+        raise typer.BadParameter(what, param_hint="'--decimal'")
+    return Text(between, point, header)
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -98,7 +135,7 @@ def _read_parquet(path: Path) -> pa.Table:
     return table.drop_columns(index).replace_schema_metadata(None)
 
 
-def _read_text(path: Path, separator: str) -> pa.Table:
+def _read_text(path: Path, text: Text) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv
 
@@ -121,12 +158,14 @@ def _read_text(path: Path, separator: str) -> pa.Table:
             pa.BufferReader(content),
             # One block: a column's type is guessed from the first.
             csv.ReadOptions(
-                use_threads=threads, block_size=min(max(content.size, 1), _LARGEST_BLOCK)
+                use_threads=threads,
+                block_size=min(max(content.size, 1), _LARGEST_BLOCK),
+                autogenerate_column_names=not text.header,
             ),
             csv.ParseOptions(
-                delimiter=separator, newlines_in_values=True, invalid_row_handler=odd_row
+                delimiter=text.separator, newlines_in_values=True, invalid_row_handler=odd_row
             ),
-            csv.ConvertOptions(column_types=types),
+            csv.ConvertOptions(column_types=types, decimal_point=text.decimal),
         )
 
     try:
@@ -139,8 +178,10 @@ def _read_text(path: Path, separator: str) -> pa.Table:
             try:
                 parse(threads=False)  # which numbers the rows
             except pa.ArrowInvalid:
-                _refuse_row(path, odd[0])
+                _refuse_row(path, odd[0], text.header)
         raise
+    if not text.header:
+        table = table.rename_columns([f"c{i + 1}" for i in range(table.num_columns)])
     return table
 
 
@@ -159,9 +200,11 @@ def _without_hexadecimals(table: pa.Table, parse: Any) -> pa.Table:
     return table
 
 
-def _refuse_row(path: Path, row: Any) -> None:
+def _refuse_row(path: Path, row: Any, header: bool) -> None:
     text = row.text if len(row.text) <= 60 else row.text[:57] + "..."
-    where = "a row" if row.number is None else f"row {row.number} (the header is row 1)"
+    where = "a row" if row.number is None else f"row {row.number}"
+    if header and row.number is not None:
+        where += " (the header is row 1)"
     fail(
         f"{shown(str(path))}: {where} has {count(row.actual_columns, 'value')} for "
         f"{count(row.expected_columns, 'column')}: {printable(text)}"

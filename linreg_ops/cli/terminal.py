@@ -141,7 +141,10 @@ def writable(path: Path | None, suffixes: tuple[str, ...]) -> Path | None:
     target = path.resolve()  # of a link: where it leads, which may be nowhere
     if not target.parent.is_dir():
         raise typer.BadParameter(f"'{path}' leads to '{target}', whose folder does not exist.")
-    if not os.access(target if target.exists() else target.parent, os.W_OK) or target.is_dir():
+    # A file is written beside it first; a pipe or a device, as it is.
+    place = target if target.exists() and not target.is_file() else target.parent
+    existing = target if target.exists() else place
+    if target.is_dir() or not (os.access(place, os.W_OK) and os.access(existing, os.W_OK)):
         raise typer.BadParameter(f"'{path}' cannot be written.")
     return path
 

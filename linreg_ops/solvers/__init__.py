@@ -8,7 +8,12 @@
     cg.py       conjugate gradients                  no d·d matrix; a read of X a step
     gd.py       gradient descent                     for who gives a learning rate
 
-Dependencies point up this list. None imports scikit-learn or TensorFlow.
+    rows.py       rows of a batch, checked
+    sums.py       sums of rows: they add, move, and are centred
+    state.py      sums of all rows so far, by folds; batches, files, merging
+    penalties.py  errors at many penalties, by folds, out of such sums
+
+Dependencies point up these lists. None imports scikit-learn or TensorFlow.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import scipy.linalg
 from .. import kernels
 from .factor import AnyFactor, Factor, by_penalty
 from .problem import EPS, Array, Problem
-from .state import Centred
+from .sums import Centred
 
 
 def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
@@ -44,16 +44,17 @@ def factorize(problem: Problem) -> tuple[AnyFactor, Array]:
     return by_penalty(problem.alpha, problem.size, solve)
 
 
-def from_sums(sums: Centred, alpha: Array) -> tuple[AnyFactor, Array]:
-    """The factor of centred columns and the coefficients [d, k], of penalties [k], from sums alone.
+def from_sums(sums: Centred, alpha: Array, column_penalty: Array) -> tuple[AnyFactor, Array]:
+    """The factor of centred columns and the coefficients [d, k], from sums alone.
 
+    The penalty is alpha [k] times column_penalty [d].
     There is no gradient to refine by: the squared condition number is what digits are lost by.
     """
     d = len(sums.gram)
 
     def solve(targets: Array) -> tuple[Factor, Array]:
-        penalty = alpha[targets[0]] if len(targets) else 0.0
-        factor = Factor.from_gram(None, np.zeros(d), sums.gram + penalty * np.eye(d))
+        penalty = (alpha[targets[0]] if len(targets) else 0.0) * column_penalty
+        factor = Factor.from_gram(None, np.zeros(d), sums.gram + np.diag(penalty))
         w = factor.back(factor.half(sums.cross[:, targets]))
         return factor, factor.least_norm(w, np.ones(d))
 

@@ -18,7 +18,8 @@ import scipy.linalg
 
 from .factor import Factor
 from .problem import EPS, Array
-from .state import Centred, GramState
+from .state import GramState
+from .sums import Centred
 
 
 class Errors(NamedTuple):
@@ -32,50 +33,73 @@ class Errors(NamedTuple):
 
 
 class Path:
-    """Coefficients of centred sums at any penalty, from one eigendecomposition.
+    """Coefficients of centred sums at any penalty ½ alpha Σ p w², from one eigendecomposition.
 
-    That rounds by ε of the largest eigenvalue. Penalties that are near to that are left to a
-    factorisation of their own, of columns scaled to unit length.
+    Columns of p = 0 are eliminated, which leaves of the others' Gram matrix what those do not
+    explain (a Schur complement); divided by √p, it is decomposed. In the basis that both make, the
+    sums' Gram matrix is diagonal, and the penalty 0 for the former directions, alpha for the rest.
+
+    The decomposition rounds by ε of the largest eigenvalue. Penalties that are near to that are
+    left to a factorisation of their own, of columns scaled to unit length.
     """
 
-    def __init__(self, sums: Centred) -> None:
-        self._sums = sums
-        self._d = len(sums.gram)
+    def __init__(self, sums: Centred, column_penalty: Array) -> None:
+        """`column_penalty` is p [d], not negative."""
+        self._sums, self._penalty = sums, column_penalty
+        free, held = np.flatnonzero(column_penalty == 0), np.flatnonzero(column_penalty)
+        scale = 1.0 / np.sqrt(column_penalty[held])
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = sums.gram[np.ix_(held, held)] * scale * scale[:, None]
+            beside = sums.gram[np.ix_(free, held)] * scale
+        self._least = np.inf
+        if not (np.all(np.isfinite(gram)) and np.all(np.isfinite(beside))):
+            return
+        largest = np.diag(gram).max(initial=0.0)
+        without = Factor.from_gram(None, np.zeros(len(free)), sums.gram[np.ix_(free, free)])
+        across = without.half(beside)
+        gram -= across.T @ across
         # "evd" is the faster of LAPACK's by a third at d = 768.
-        values, vectors = scipy.linalg.eigh(sums.gram, driver="evd", check_finite=False)
-        self._values, self._vectors = np.maximum(values, 0.0), vectors
-        self._cross = vectors.T @ sums.cross
-        self._least = 1e6 * EPS * self._d * self._values.max(initial=0.0)
+        values, vectors = scipy.linalg.eigh(gram, driver="evd", check_finite=False)
+        ones = np.ones(without.rank)
+        self._shrunk = np.concatenate([0.0 * ones, np.ones(len(held))])
+        self._values = np.concatenate([ones, np.maximum(values, 0.0)])
+        self._basis = np.zeros((len(sums.gram), len(self._values)))
+        self._basis[free, : len(ones)] = without.root()
+        self._basis[free, len(ones) :] = -without.back(across @ vectors)
+        self._basis[held, len(ones) :] = scale[:, None] * vectors
+        self._cross = self._basis.T @ sums.cross
+        self._least = 1e6 * EPS * len(sums.gram) * max(values.max(initial=0.0), largest)
 
     def groups(self, alphas: Array) -> Iterator[tuple[Array | None, Array]]:
         """(basis [d, d], which alphas): what `coef` is in. None is the columns themselves."""
         direct = alphas <= self._least
-        for basis, which in ((self._vectors, ~direct), (None, direct)):
-            if np.any(which):
-                yield basis, np.flatnonzero(which)
+        if not np.all(direct):
+            yield self._basis, np.flatnonzero(~direct)
+        if np.any(direct):
+            yield None, np.flatnonzero(direct)
 
     def coef(self, alpha: float) -> tuple[Array, float]:
         """Coefficients [d, k] in their group's basis, and how many they count as: tr H."""
         if alpha > self._least:
-            own = 1.0 / (self._values + alpha)
+            own = 1.0 / (self._values + alpha * self._shrunk)
             return self._cross * own[:, None], float(self._values @ own)
         factor = self._factor(alpha)
         coef = factor.back(factor.half(self._sums.cross))
-        root = factor.back(np.eye(factor.rank))
-        return coef, factor.rank - alpha * float(np.sum(np.square(root)))
+        squares = np.sum(np.square(factor.root()), axis=1)
+        return coef, factor.rank - alpha * float(self._penalty @ squares)
 
     def leverage(self, alpha: float, rows: Array) -> Array:
         """xᵀ (AᵀSA + alpha)⁻¹ x of rows [m, d] in the group's basis."""
         if alpha > self._least:
-            return np.asarray(np.square(rows) @ (1.0 / (self._values + alpha)))
+            return np.asarray(np.square(rows) @ (1.0 / (self._values + alpha * self._shrunk)))
         return np.asarray(np.sum(np.square(self._factor(alpha).half(rows.T)), axis=0))
 
     def _factor(self, alpha: float) -> Factor:
-        gram = self._sums.gram + alpha * np.eye(self._d)
-        return Factor.from_gram(None, np.zeros(self._d), gram)
+        gram = self._sums.gram + np.diag(alpha * self._penalty)
+        return Factor.from_gram(None, np.zeros(len(gram)), gram)
 
 
-def held_out(state: GramState, alphas: Array, intercept: bool) -> Errors:
+def held_out(state: GramState, alphas: Array, intercept: bool, column_penalty: Array) -> Errors:
     """Each fold's errors, of coefficients fitted to all the others."""
     k = state.n_targets or 0
     errors = Errors(np.empty((state.folds, len(alphas), k)), np.empty((state.folds, k)))
@@ -84,7 +108,7 @@ def held_out(state: GramState, alphas: Array, intercept: bool) -> Errors:
         own = state.about(rest.x_mean, rest.y_mean, fold)
         if not own.weight > 0:
             raise ValueError(f"fold {fold} has no rows of positive weight: take fewer folds")
-        path = Path(rest)
+        path = Path(rest, column_penalty)
         for basis, which in path.groups(alphas):
             xx, xy = own.xx, own.xy
             if basis is not None:
@@ -98,9 +122,9 @@ def held_out(state: GramState, alphas: Array, intercept: bool) -> Errors:
     return errors
 
 
-def generalised(sums: Centred, alphas: Array, intercept: bool) -> Errors:
+def generalised(sums: Centred, alphas: Array, intercept: bool, column_penalty: Array) -> Errors:
     """Errors as leave-one-out has them in the mean: all leverages taken as their average."""
-    path = Path(sums)
+    path = Path(sums, column_penalty)
     squared = np.empty((1, len(alphas), len(sums.squares)))
     for basis, which in path.groups(alphas):
         gram, cross = sums.gram, sums.cross
@@ -120,12 +144,13 @@ def leave_one_out(
     blocks: Iterable[tuple[Array, Array, Array | None]],
     alphas: Array,
     intercept: bool,
+    column_penalty: Array,
 ) -> Errors:
     """Each row's error of coefficients fitted to all the others, in one more read of X.
 
     Weights s are part of the fit without a row as of that with it.
     """
-    path = Path(sums)
+    path = Path(sums, column_penalty)
     total = np.zeros((1, len(alphas), len(sums.squares)))
     constant = 1.0 / sums.weight if intercept else 0.0
     groups = [

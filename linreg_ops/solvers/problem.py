@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
 
 class Problem:
-    """½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σ alpha·‖coef‖², with X, Y and s as they were given.
+    """½ Σ sᵢ ‖xᵢ·coef + intercept - yᵢ‖² + ½ Σ alpha·column·coef², with X, Y and s as given.
 
     Args:
         x: [n, d], float32 or float64, or a SciPy CSR matrix.
@@ -53,10 +53,18 @@ class Problem:
         s: [n] weights, not negative, not all zero; None for ones.
         intercept: Whether there is a constant term. It is not penalised.
         alpha: The ridge's penalty, one for all targets or [k].
+        column_penalty: [d], by which alpha is multiplied for each column; None for ones.
     """
 
     def __init__(
-        self, x: Any, y: Array, s: Array | None, *, intercept: bool, alpha: Any = 0.0
+        self,
+        x: Any,
+        y: Array,
+        s: Array | None,
+        *,
+        intercept: bool,
+        alpha: Any = 0.0,
+        column_penalty: Array | None = None,
     ) -> None:
         self.x, self.y, self.s = x, y, s
         self.n, self.d = x.shape
@@ -70,6 +78,7 @@ class Problem:
 
         self.s_scale = 1.0 if s is None else power_of_two(float(np.max(s)))
         self.alpha = np.broadcast_to(np.asarray(alpha, np.float64), (self.k,))
+        self._column_penalty = np.ones(self.d) if column_penalty is None else column_penalty
         self._set_y()
         self._set_x(*self._look_at(next(self.raw_blocks())[0]))
 
@@ -86,12 +95,13 @@ class Problem:
 
     def _set_x(self, shift: Array, spread: Array) -> None:
         # The penalty adds to the columns' squares: beside it, a much smaller column is as large.
-        root = np.sqrt(self.alpha) * np.sqrt(self.s_scale)
-        least = root.min(initial=np.inf) if self.k else 0.0
+        own = np.sqrt(self._column_penalty) * np.sqrt(self.s_scale)
+        root = np.sqrt(self.alpha)
+        least = own * (root.min() if self.k else 0.0)
         self.x_shift, self._spread = shift, spread
         self.x_scale = power_of_two(np.maximum(spread, least / np.sqrt(max(self.n, 1))))
         # [d, k]: ½ Σ penalty w² is the ridge's in the blocks' coordinates, coef = x_scale · w.
-        self.penalty = np.square(root * self.x_scale[:, None])
+        self.penalty = np.square(root * (own * self.x_scale)[:, None])
 
     def penalty_of(self, targets: Array) -> Array:
         """The penalty [d] of targets that share one; zeros of no targets."""
@@ -271,6 +281,14 @@ class Problem:
         if self.s is not None:
             values = values[self.s > 0]
         return bool(np.all(values == self.x_shift[column]))
+
+
+def refuse_overflow(alpha: Array, column_penalty: Array) -> None:
+    """Raises ValueError if what alpha and column_penalty are multiplied to is no float64."""
+    with np.errstate(over="ignore"):
+        largest = alpha.max(initial=0.0) * column_penalty.max(initial=0.0)
+    if not np.isfinite(largest):
+        raise ValueError("alpha times penalty must be a float64, got a product beyond 1.8e308")
 
 
 def one_blas_thread(problem: Problem) -> AbstractContextManager[Any]:

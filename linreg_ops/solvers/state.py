@@ -4,9 +4,6 @@ XᵀSX, XᵀSY and the column sums, in float64 about a shift near the first rows
 a cross-validation. Sums of disjoint rows add: batches, machines, and all folds but one.
 
 Rows are summed in blocks cut at fixed row numbers, so that batches of any size give the same bits.
-
-Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance: analysis and
-recommendations", 1983 (shifted data, and how two shifted sums are merged).
 """
 
 from __future__ import annotations
@@ -14,15 +11,18 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import kernels
-from .problem import EPS, Array, shift_and_spread
+from .._files import whole
+from .._kernels import gram_sums_size
+from .problem import Array, shift_and_spread
+from .rows import all_finite, as_it_is, checked, dense
+from .sums import Centred, Sums, add_up, centre
 
 # Rows of a block. The first block of all also says what is shifted by.
 BLOCK = kernels.GramState.BLOCK_ROWS
@@ -31,69 +31,6 @@ _FORMAT = 1
 _CHUNK = 2**20
 # Logarithms are summed as multiples of its inverse: 745 of it, 4096 times, are below 2⁶³.
 _LOG_UNIT = 2.0**40
-
-
-@dataclass
-class Sums:
-    """Sums of rows about a shift: a = x - x_shift, b = y - y_shift, weights s."""
-
-    rows: int
-    weight: float  # Σ s
-    x: Array  # Σ s a, [d]
-    y: Array  # Σ s b, [k]
-    xx: Array  # Σ s a aᵀ, [d, d]
-    xy: Array  # Σ s a bᵀ, [d, k]
-    yy: Array  # Σ s b², [k]
-
-    @classmethod
-    def of(cls, gram: Any) -> Sums:
-        """As the kernel gives them."""
-        sums = (gram.x_sum, gram.y_sum, gram.xx, gram.xy, gram.yy)
-        return cls(gram.rows, gram.weight, *sums)
-
-    def plus(self, other: Sums) -> Sums:
-        """The sums of both one's rows."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Sums(*(mine + theirs for mine, theirs in pairs))
-
-    def moved(self, x_shift: Array, y_shift: Array) -> Sums:
-        """About a shift that is larger by x_shift and y_shift."""
-        if not (np.any(x_shift) or np.any(y_shift)):
-            return self
-        w = self.weight
-        across = np.outer(self.x, x_shift)
-        down = np.outer(x_shift, self.y)
-        return Sums(
-            self.rows,
-            w,
-            self.x - w * x_shift,
-            self.y - w * y_shift,
-            self.xx - across - across.T + w * np.outer(x_shift, x_shift),
-            self.xy - np.outer(self.x, y_shift) - down + w * np.outer(x_shift, y_shift),
-            self.yy - 2 * self.y * y_shift + w * np.square(y_shift),
-        )
-
-
-@dataclass
-class Centred:
-    """Sums about the rows' own means (about zero where there is no constant term)."""
-
-    rows: int
-    weight: float  # Σ s
-    x_mean: Array  # [d], and
-    y_mean: Array  # [k]: what A = X - x_mean and B = Y - y_mean are centred by; else zeros
-    gram: Array  # AᵀSA, [d, d]
-    cross: Array  # AᵀSB, [d, k]
-    squares: Array  # Σ s B², [k]
-    lost: float  # by what factor rounding grew in the squares when they were centred
-
-    def residual_squares(self, coef: Array) -> Array:
-        """Σ s r² [k] of coefficients [d, k] with the intercept that suits them best.
-
-        Right to a rounding of `squares`; not below it, where nearly nothing is left.
-        """
-        left = self.squares - np.sum(coef * (2 * self.cross - self.gram @ coef), axis=0)
-        return np.asarray(np.maximum(left, 0.0))
 
 
 class GramState:
@@ -181,7 +118,7 @@ class GramState:
         """
         rows_of_x, targets, s, which = self._checked(x, y, sample_weight, fold)
         m, d = rows_of_x.shape
-        step = max(1, m) if _as_it_is(rows_of_x) else max(BLOCK, _CHUNK // max(1, d))
+        step = max(1, m) if as_it_is(rows_of_x) else max(BLOCK, _CHUNK // max(1, d))
         for begin in range(0, m, step):
             rows = slice(begin, min(begin + step, m))
             weights = None if s is None else s[rows]
@@ -232,7 +169,7 @@ class GramState:
             parts = [parts[fold]]
         elif without is not None:
             parts = parts[:without] + parts[without + 1 :]
-        return _centre(_sum(parts), *self._shift(), intercept)
+        return centre(add_up(parts), *self._shift(), intercept)
 
     def about(self, x_mean: Array, y_mean: Array, fold: int) -> Sums:
         """One fold's sums about given means: what another fit's residuals there are made of."""
@@ -297,16 +234,8 @@ class GramState:
 
         Loaded again it goes on to the same bits.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **self._to_arrays())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **self._to_arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GramState:
@@ -318,7 +247,8 @@ class GramState:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls._from_arrays(dict(file.items()))
-        except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, EOFError, AttributeError, OverflowError,
+                zipfile.BadZipFile) as error:  # fmt: skip
             raise ValueError(f"{os.fspath(path)} holds no GramState: {error}") from None
 
     def _to_arrays(self) -> dict[str, Any]:
@@ -356,30 +286,47 @@ class GramState:
         if has_kernel:
             own_arrays = {n[7:]: a for n, a in arrays.items() if n.startswith("kernel_")}
             self._kernel = kernels.GramState.from_arrays(own_arrays)
+        self._check_stored()
         return self
+
+    def _check_stored(self) -> None:
+        """That parts of a file, which anybody may have written, go together."""
+        d, k = self.n_features or 0, self.n_targets or 0
+        gram_sums_size(max(d, 1), k, self.folds)  # raises where no memory is so large
+        stored = [
+            (f"head{number}_{i}", array, (len(rows[2]), *columns))
+            for number, rows in enumerate(self._head)
+            for i, (array, columns) in enumerate(zip(rows, ((d,), (k,), (), ()), strict=True))
+        ]
+        of_sums = {"x": (d,), "y": (k,), "xx": (d, d), "xy": (d, k), "yy": (k,)}
+        for number, sums in enumerate(self._merged):
+            names = ((f"merged{number}_{name}", name) for name in of_sums)
+            stored += [(label, getattr(sums, name), of_sums[name]) for label, name in names]
+        for label, array, shape in stored:
+            if array.shape != shape or array.dtype.kind not in "fi":
+                raise ValueError(f"{label} must be numbers of shape {shape}, got {array.shape}")
+            if array.dtype.kind == "f" and not all_finite(array):
+                raise ValueError(f"{label} must be finite")
+        folds = [rows[3] for rows in self._head]
+        kernel = self._kernel
+        if kernel is not None and (kernel.d, kernel.k, kernel.folds) != (d, k, self.folds):
+            raise ValueError(f"its sums are not of {d} columns, {k} targets and {self.folds} folds")
+        if not (
+            self._seen >= self.n_rows >= 0
+            and len(self._merged) in (0, self.folds)
+            and all(sums.rows >= 0 for sums in self._merged)
+            and all(np.all((which >= 0) & (which < self.folds)) for which in folds)
+        ):
+            raise ValueError("its rows or folds cannot be")
 
     # What is within.
 
     def _checked(self, x: Any, y: Any, s: Any, fold: Any) -> tuple[Any, Array, Array | None, Array]:
         """The arguments as arrays that fit, the fold as [m]."""
-        x = x.tocsr() if hasattr(x, "tocsr") else _numbers(x, "x")
-        if x.ndim != 2:
-            raise ValueError(f"x must have shape [m, d], got {list(x.shape)}")
+        x, y, s = checked(x, y, s)
         m, d = x.shape
-        y = _numbers(y, "y")
-        if y.ndim not in (1, 2) or len(y) != m:
-            raise ValueError(f"y must have shape [{m}] or [{m}, k] as x, got {list(y.shape)}")
         one, y = y.ndim == 1, y[:, None] if y.ndim == 1 else y
         self._fits(d, y.shape[1])
-        if s is not None:
-            s = _numbers(s, "sample_weight").astype(np.float64, copy=False)
-            if s.shape != (m,):
-                raise ValueError(f"sample_weight must have shape [{m}] as x, got {list(s.shape)}")
-            if not np.all(np.isfinite(s)) or np.any(s < 0):
-                raise ValueError("sample_weight must not be negative, infinite or NaN")
-        for name, value in (("x", x.data if hasattr(x, "tocsr") else x), ("y", y)):
-            if not _all_finite(value):
-                raise ValueError(f"{name} must not hold NaN or infinite values")
         which = np.asarray(self._dealt(m) if fold is None else fold)
         if which.shape not in ((), (m,)) or which.dtype.kind not in "iu":
             raise ValueError(f"fold must be an integer or have shape [{m}], got {fold!r}")
@@ -414,13 +361,16 @@ class GramState:
             first = 0 if self._kernel else min(BLOCK - held, len(kept))
             if first:
                 ones = np.ones(first) if s is None else s[:first]
-                head = (_dense(x[:first]), y[:first], ones, which[:first])
-                self._head.append(tuple(np.array(a, order="C") for a in head))
+                head = (dense(x[:first]), y[:first], ones, which[:first])
+                # As float64, which .npy files know, as they do not know bfloat16.
+                types = (np.float64, np.float64, np.float64, np.int64)
+                pairs = zip(head, types, strict=True)
+                self._head.append(tuple(np.array(a, t, order="C") for a, t in pairs))
                 if held + first == BLOCK:
                     self._settle()
             if first < len(kept):
                 weights = None if s is None else s[first:]
-                self._feed(_dense(x[first:]), y[first:], weights, which[first:])
+                self._feed(dense(x[first:]), y[first:], weights, which[first:])
         finally:  # Ctrl-C leaves a prefix of the rows
             taken = self.n_rows - before
             self._seen += m if taken == len(kept) else int(kept[taken])
@@ -472,66 +422,7 @@ class GramState:
         return kernel.x_shift, kernel.y_shift
 
 
-def _sum(parts: list[Sums]) -> Sums:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total.plus(part)
-    return total
-
-
-def _centre(sums: Sums, x_shift: Array, y_shift: Array, intercept: bool) -> Centred:
-    if not sums.weight > 0:
-        raise ValueError("there are no rows of positive weight")
-    if not intercept:
-        moved = sums.moved(-x_shift, -y_shift)
-        zeros = np.zeros(len(x_shift)), np.zeros(len(y_shift))
-        return Centred(sums.rows, sums.weight, *zeros, moved.xx, moved.xy, moved.yy, 1.0)
-    x, y = sums.x / sums.weight, sums.y / sums.weight
-    moved = sums.moved(x, y)
-    before, after = np.diag(sums.xx), np.diag(moved.xx)
-    # All that is left of a column may be rounding, and then below zero.
-    after = np.where(before > 0, np.maximum(after, EPS * before), 0.0)
-    gram = np.array(moved.xx)
-    np.fill_diagonal(gram, after)
-    grown = np.divide(before, after, out=np.ones_like(after), where=after > 0)
-    means = x_shift + x, y_shift + y
-    squares = np.maximum(moved.yy, 0.0)
-    lost = float(grown.max(initial=1.0))
-    return Centred(sums.rows, sums.weight, *means, gram, moved.xy, squares, lost)
-
-
 def _positive(value: Any, name: str) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
     return int(value)
-
-
-def _numbers(value: Any, name: str) -> Array:
-    array: Array = np.asarray(value)
-    if array.dtype.kind in "iub" or array.dtype == object:
-        array = array.astype(np.float64)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if array.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
-        raise ValueError(f"{name} must be of floating type or integers, got {array.dtype.name}")
-    return array
-
-
-def _as_it_is(x: Any) -> bool:
-    """Whether the kernel reads x without a copy."""
-    return isinstance(x, np.ndarray) and bool(x.flags.c_contiguous)
-
-
-def _dense(x: Any) -> Any:
-    return x.toarray() if hasattr(x, "toarray") else x
-
-
-def _all_finite(value: Array) -> bool:
-    """Block by block, from which no array of the same size comes."""
-    rows = max(1, 2**17 // max(1, value[:1].size))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for begin in range(0, len(value), rows):
-            block = value[begin : begin + rows]
-            if not (np.isfinite(block.sum(dtype=np.float64)) or np.all(np.isfinite(block))):
-                return False
-    return True

@@ -2,6 +2,7 @@
 // (and begin) at an unmapped page, so with the least alignment too:
 //
 //     workers     how threads are called, in check_worker_pool.cc
+//     misuse   what does not fit is refused, in check_misuse.cc
 //     shapes   against long double truth, over awkward shapes
 //     threads  larger problems, for any number of threads; also against truth
 //     edges    the same bits for every number of targets, and rows at the edges of tiles
@@ -10,8 +11,9 @@
 // Everywhere a result must have the same bits for any number of threads and, with FMA, on every
 // instruction set; "bits" hashes the results of "edges", to compare with another machine's.
 //
-//     check_kernels [quick] [workers] [shapes] [threads] [edges] [descent]    (all if none is
-//     named)
+//     check_kernels [quick] [workers] [misuse] [shapes] [threads] [edges] [descent]
+//
+// All, if none is named.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -33,6 +35,7 @@ namespace lo = linreg_ops;
 using lo::DType;
 
 int CheckWorkerPool();  // failures
+int CheckMisuse();
 
 namespace {
 
@@ -567,10 +570,12 @@ int main(int argc, char** argv) {
       parts.emplace_back(argv[i]);
     }
   }
-  if (parts.empty()) parts = {"workers", "shapes", "threads", "edges", "descent"};
+  if (parts.empty()) parts = {"workers", "misuse", "shapes", "threads", "edges", "descent"};
   for (const std::string& part : parts) {
     if (part == "workers") {
       failures += CheckWorkerPool();
+    } else if (part == "misuse") {
+      failures += CheckMisuse();
     } else if (part == "shapes") {
       CheckShapes(quick);
     } else if (part == "threads") {

@@ -144,9 +144,10 @@ Status RunDescent(const CallPlan& call, const Data& data, const Descent& descent
   const IeeeFloats ieee;
   DescentLoop loop(call, data, descent, workspace, cancellation);
   RunStages(loop, call.plan, threads);
-  if (cancellation.seen()) return Cancellation::Before(loop.step());
   if (call.w != CallPlan::kCallers) call.kernels->narrow(loop.w(), descent.w, call.weights());
-  return Status();
+  if (!cancellation.seen()) return Status();
+  if (descent.steps_kept != nullptr) *descent.steps_kept = loop.step();
+  return Cancellation::Before(loop.step());
 }
 
 }  // namespace cpu

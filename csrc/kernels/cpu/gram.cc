@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "kernels/cpu/dispatch.h"
@@ -280,6 +281,15 @@ Status CheckFolds(const std::int64_t* fold, std::int64_t count, std::int64_t fol
   return Status();
 }
 
+// A state may come from a file, with any number in it.
+Status CheckRows(std::int64_t rows, std::int64_t more) {
+  if (rows >= 0 && more >= 0 && rows <= std::numeric_limits<std::int64_t>::max() - more) {
+    return Status();
+  }
+  return Status::InvalidArgument("a fold's rows must be from 0 to 2^63 - 1, got " +
+                                 std::to_string(rows) + " and " + std::to_string(more) + " more");
+}
+
 Status CheckBatch(const GramState& state, const GramBatch& batch) {
   const GramShape& shape = state.shape;
   if (Status s = ValidateGram(shape); !s.ok()) return s;
@@ -294,6 +304,9 @@ Status CheckBatch(const GramState& state, const GramBatch& batch) {
   if (batch.fold == nullptr && shape.folds > 1) {
     return Status::InvalidArgument("fold is missing, for a state of " +
                                    std::to_string(shape.folds) + " folds");
+  }
+  for (std::int64_t f = 0; f < shape.folds; ++f) {
+    if (Status s = CheckRows(state.rows[f], batch.n); !s.ok()) return s;
   }
   return CheckFolds(batch.fold, batch.n, shape.folds);
 }
@@ -403,6 +416,9 @@ Status GramUpdate(const GramState& state, const GramBatch& batch, const Cancella
 Status GramMerge(const GramState& state, const GramState& other, const Threads& threads,
                  void* workspace, std::int64_t workspace_bytes, const char* isa) {
   if (Status s = ValidateGram(state.shape); !s.ok()) return s;
+  for (std::int64_t f = 0; f < state.shape.folds; ++f) {
+    if (Status s = CheckRows(state.rows[f], other.rows[f]); !s.ok()) return s;
+  }
   const GramKernels* kernels = nullptr;
   if (Status s = FindGram(isa, &kernels); !s.ok()) return s;
   const UpdateLayout layout(state, kGramBlockRows, threads.count);
