@@ -40,14 +40,14 @@ std::int64_t StepBlocks(std::int64_t count, const Device& device) {
 bool IsOfSinglePasses(const FusedPlan& plan) { return plan.path == Path::kChunks || plan.team > 1; }
 
 // What the blocks of a descent in one launch keep in their shared memory from pass to pass, behind
-// what a single pass has there.
+// what a single pass has there; X rather than the ring that would bring it again.
 struct KeptOnChip {
-  bool state = false;
-  std::int64_t state_offset = 0, x_offset = 0;
+  bool state = false, ring = false;
+  std::int64_t state_offset = 0, x_offset = 0, ring_offset = 0;
   std::int64_t shared_bytes;  // of the block's, with all of it
 
   KeptOnChip(const Data& data, const FusedPlan& plan, const Device& device)
-      : shared_bytes(plan.shared_bytes) {
+      : shared_bytes(plan.ring ? plan.ring_offset : plan.shared_bytes) {
     const std::int64_t count = data.shape.weight_rows() * data.shape.k;
     const std::int64_t state_bytes =
         (count + data.shape.k) * 8 +
@@ -61,7 +61,9 @@ struct KeptOnChip {
     };
     state = (plan.blocks == 1 || plan.blocks * count <= kRepeatedUpdateLoads) &&
             keep(state_bytes, &state_offset);
-    if (!plan.narrow) keep(KeptBytes(data, plan), &x_offset);
+    if (!plan.narrow && !keep(KeptBytes(data, plan), &x_offset) && plan.ring) {
+      ring = keep(plan.shared_bytes - plan.ring_offset, &ring_offset);
+    }
   }
 };
 
@@ -245,6 +247,8 @@ Status DescendInOneLaunch(const Call& call, FusedArgs args) {
   DescentArgs& steps = args.descent;
   steps.enabled = true;
   steps.kept_x_offset = call.parts.kept.x_offset;
+  args.plan.ring = call.parts.kept.ring;
+  args.plan.ring_offset = call.parts.kept.ring_offset;
   args.plan.shared_bytes = call.parts.kept.shared_bytes;
   for (std::int64_t first = 0; first <= steps.num_steps; first += kStepsPerLaunch) {
     if (call.cancelled()) return Cancelled(first);

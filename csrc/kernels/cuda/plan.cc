@@ -92,6 +92,19 @@ std::int64_t LayOutShared(const Data& data, FusedPlan* plan) {
   return plan->shared_bytes;
 }
 
+// Behind the rest of the block's shared memory, if it fits.
+void LayOutRing(const Data& data, const Device& device, FusedPlan* plan) {
+  const Variant& v = plan->variant;
+  const int stages = RingStages(data.x_type, v, plan->team > 1);
+  const std::int64_t offset = AlignUp(plan->shared_bytes, 16);
+  const std::int64_t bytes = std::int64_t{stages} * plan->rows * v.vectors * 16 * plan->threads;
+  plan->ring = stages > 0 && plan->lanes > 32 && plan->whole > stages &&
+               offset + bytes <= device.shared_per_block;
+  if (!plan->ring) return;
+  plan->ring_offset = offset;
+  plan->shared_bytes = offset + bytes;
+}
+
 int WholeIterations(std::int64_t count) {
   constexpr std::int64_t kMost = std::numeric_limits<int>::max();  // of more than 2^40 rows
   return static_cast<int>(std::min(kMost, count));
@@ -171,6 +184,7 @@ FusedPlan PlanFused(const Data& data, const Device& device) {
   const std::int64_t safe = std::max<std::int64_t>(0, shape.n - (plan.period > 1 ? 1 : 0));
   plan.whole = WholeIterations(safe / stride / plan.rows);
   plan.segment = SegmentOf(data.x_type, plan.rows);
+  LayOutRing(data, device, &plan);
   plan.narrow_sums = !IsWide(data.x_type) && plan.groups == 1 && plan.blocks > 1 &&
                      CeilDiv(shape.n, stride * plan.rows) < plan.segment;
   return plan;
@@ -196,8 +210,9 @@ std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan) {
     return plan.threads * plan.rows * (x + static_cast<std::int64_t>(SizeOf(data.w_type)));
   }
   const std::int64_t y = data.shape.k * static_cast<std::int64_t>(SizeOf(data.w_type));
-  return plan.rows *
-         (plan.threads / plan.target_groups * v.vectors * v.vector * x_size + plan.groups * y);
+  const int iterations = plan.ring ? RingStages(data.x_type, v, plan.team > 1) : 1;  // of X's
+  const std::int64_t x = plan.threads / plan.target_groups * v.vectors * v.vector * x_size;
+  return plan.rows * (iterations * x + plan.groups * y);
 }
 
 std::int64_t KeptBytes(const Data& data, const FusedPlan& plan) {

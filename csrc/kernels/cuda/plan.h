@@ -3,6 +3,7 @@
 // that it can be tested without a GPU.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -88,6 +89,18 @@ constexpr int RowsInFlight(DType type, Variant v, bool team = false) {
   return rows < 1 ? 1 : rows > most ? most : rows;
 }
 
+// Iterations whose rows are under way to a lane's ring in shared memory, which takes no registers
+// until their turn: 128 KB of a block's 256 lanes. For rows of several warps, which wait for each
+// other: these have as many vectors as a lane may have, or three quarters of them. 0: no ring. On
+// an H200 it takes rows of 16384 columns from 0.82 to 0.86 of the read bandwidth, bfloat16's from
+// 0.51 to 0.67; rows of few lanes, which load half a cache line each, lose.
+constexpr int RingStages(DType type, Variant v, bool team = false) {
+  const int most = MostVectors(type, v.targets, v.vector);
+  const bool halved = team || (BytesOf(type) == 2 && v.targets == 1);
+  if (v.vector < VectorWidth(type) || v.vectors < (halved ? most / 2 : most) * 3 / 4) return 0;
+  return std::min(8, 512 / (RowsInFlight(type, v, team) * v.vectors * 16));
+}
+
 // Rows of so few columns, for one target, are whole in a lane: kernels of their own for each number
 // of columns.
 constexpr int kNarrowColumns = 7;
@@ -130,8 +143,10 @@ struct FusedPlan {
   int segment = 1;  // iterations after which float32 sums are added to float64 ones
   // A block has one float32 number for each of the gradient's: one group, and no segment is full.
   bool narrow_sums = false;
+  bool ring = false;  // see RingStages
   // Shared memory, in bytes from the start of the block's.
-  std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, shared_bytes = 0;
+  std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, ring_offset = 0,
+               shared_bytes = 0;
 };
 
 // The ways to make a pass, by who holds a row of X, and by how many targets at most.

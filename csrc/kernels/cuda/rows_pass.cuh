@@ -4,6 +4,7 @@
 
 #include <cfloat>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/args.cuh"
 #include "kernels/cuda/async_copy.cuh"
@@ -22,10 +23,12 @@ namespace cuda {
 // A row's dots are summed over its lanes target by target: where it has K lanes or more, each lane
 // ends with one target's, makes that one's residual, and tells the others.
 //
-// No shared memory between X and the sums, hence no barriers between rows: what a multiprocessor
-// has in flight are the registers of its 8 warps, 64 KB. Where a row takes more than one warp,
-// these wait for each other, once for R rows.
-// In a descent, a block's rows stay in shared memory from the first pass on, if they fit.
+// A lane sees its own vectors only, hence no barriers between rows: what a multiprocessor has in
+// flight are the registers of its 8 warps, 64 KB. Where a row takes more than one warp, these wait
+// for each other, once for R rows.
+// Those of a row of several warps are copied to shared memory meanwhile, iterations ahead, so that
+// memory is busy while they wait. In a descent, a block's rows stay in shared memory from the first
+// pass on, if they fit.
 // `Team`: a row is several blocks' together, each with blockDim.x of its lanes.
 template <typename T, int K, int E, int C, bool Team = false>
 class RowsPass {
@@ -60,6 +63,7 @@ class RowsPass {
   // weight(i) is element i of W as the caller knows it, [d + intercept, k].
   template <typename Weight>
   __device__ void LoadWeights(const Weight& weight) {
+    if constexpr (S > 0) BeginRing();  // X's first rows are under way meanwhile
     // By way of shared memory: there is one place in the code that knows W's type.
     A* const staged = reinterpret_cast<A*>(shared_);
     const int k = args_.k, bias = args_.intercept ? k : 0, count = args_.d * k;
@@ -70,7 +74,7 @@ class RowsPass {
       for (int same = 0; same < H; ++same) w_bias_[same] = same == t ? value : w_bias_[same];
     }
     if constexpr (!Team) {
-      for (int i = threadIdx.x; i < count; i += blockDim.x) staged[i] = weight(bias + i);
+      StageWeights(staged, count, [&](int i) { return weight(bias + i); });
       __syncthreads();
     }
     int column = NotHoisted(Column(0));
@@ -80,10 +84,10 @@ class RowsPass {
       if constexpr (Team) {  // only this block's columns: all of W may be too much
         first = FirstColumn(j);
         __syncthreads();
-        for (int i = threadIdx.x; i < (block_lanes_ * E + E - 1) * k; i += blockDim.x) {
+        StageWeights(staged, (block_lanes_ * E + E - 1) * k, [&](int i) {
           const int at = first * k + i;
-          staged[i] = at >= 0 && at < count ? weight(bias + at) : A(0);
-        }
+          return at >= 0 && at < count ? weight(bias + at) : A(0);
+        });
         __syncthreads();
       }
 #pragma unroll
@@ -130,6 +134,28 @@ class RowsPass {
   // Whether the lanes of a row divide its targets: where every plan of the instance has K lanes.
   static constexpr bool kDivides = K > 1 && (Team || C > LeastVectors(Element<T>::kType, K, E));
   static constexpr int H = kDivides ? 1 : K;  // targets that a lane has residuals of
+  // Of Y and the sample weights, as they came from memory: to convert them would wait for them.
+  using Raw = std::conditional_t<sizeof(T) == 8, double, std::uint32_t>;
+  static constexpr int S = RingStages(Element<T>::kType, {K, E, C}, Team);
+
+  // Several at a time: one after the other, they would take as long to come from memory as 1 MB of
+  // X.
+  template <typename Weight>
+  __device__ static void StageWeights(A* staged, int count, const Weight& weight) {
+    constexpr int kAtOnce = 8;
+    const int threads = static_cast<int>(blockDim.x);
+    for (int i = threadIdx.x; i < count; i += kAtOnce * threads) {
+      A value[kAtOnce];
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        value[u] = i + u * threads < count ? weight(i + u * threads) : A(0);
+      }
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        if (i + u * threads < count) staged[i + u * threads] = value[u];
+      }
+    }
+  }
 
   __device__ int ShiftOf(int unit) const {
     return args_.plan.period == 1 ? 0 : static_cast<int>(unit % E * (args_.d % E) % E);
@@ -158,9 +184,9 @@ class RowsPass {
   // Iteration `number`'s rows row, row + stride, ...: R of them, all there if `Whole`.
   template <bool Whole>
   __device__ void Rows(int number, std::int64_t row, std::int64_t stride, bool want_grad) {
+    Raw y[R][H], weight[R];
+    LoadY<Whole>(row, stride, y, weight);
     TakeX<Whole>(number, row, stride);
-    A r[R][H], s[R];
-    LoadY<Whole>(row, stride, r, s);
     A dot[R][H];
     // A neighbour's infinity or NaN times a weight of zero: once more without the neighbours. All
     // warps of a row have the same dots and agree.
@@ -169,16 +195,18 @@ class RowsPass {
       if (clear || !__any_sync(0xffffffffu, !AllFinite(dot))) break;
       ClearNeighbours();
     }
+    A r[R][H];
 #pragma unroll
     for (int t = 0; t < H; ++t) {
       A loss = 0, bias = 0;
 #pragma unroll
       for (int u = 0; u < R; ++u) {
+        r[u][t] = Converted(y[u][t]);
         const A residual = dot[u][t] + w_bias_[t] - r[u][t];
         r[u][t] = residual;
         if (!Whole && row + u * stride >= args_.n) r[u][t] = 0;
         if (args_.s != nullptr) {
-          const A weighted = s[u] * r[u][t];
+          const A weighted = Converted(weight[u]) * r[u][t];
           loss += weighted * r[u][t];
           r[u][t] = weighted;
         } else {
@@ -190,7 +218,10 @@ class RowsPass {
       loss_[t] += static_cast<double>(loss);
       if (args_.intercept) bias_[t] += static_cast<double>(bias);
     }
-    if (!want_grad) return;
+    if (!want_grad) {
+      if constexpr (Whole && S > 0 && K > 1) FillSlot(number, row, stride);
+      return;
+    }
 #pragma unroll
     for (int u = 0; u < R; ++u) {
       A of[K];
@@ -205,6 +236,7 @@ class RowsPass {
         }
       }
     }
+    if constexpr (Whole && S > 0 && K > 1) FillSlot(number, row, stride);
   }
 
   // From lanes that have their own target's number to all targets' in each.
@@ -221,6 +253,12 @@ class RowsPass {
   // From global memory, or in a descent's later passes from where the first one left them.
   template <bool Whole>
   __device__ void TakeX(int number, std::int64_t row, std::int64_t stride) {
+    if constexpr (Whole && S > 0) {
+      if (ring_whole_ > 0) {
+        TakeFromRing(number, row, stride);
+        return;
+      }
+    }
     if (has_x_) {
       EachKept(number, [](Vector<T, E>& x, std::uint32_t at) { x.template LoadShared<0>(at); });
       return;
@@ -241,6 +279,69 @@ class RowsPass {
 #pragma unroll
       for (int j = 0; j < C; ++j, at += stride) use(x_[u][j], at);
     }
+  }
+
+  // If rows go by way of the ring, the first copies, and zeros where there will be none. Whole
+  // iterations do, of rows whose vectors are aligned, unless X stays in shared memory anyhow.
+  __device__ void BeginRing() {
+    const bool ring = args_.plan.ring && args_.wide_loads && args_.descent.kept_x_offset == 0;
+    ring_whole_ = ring ? args_.plan.whole : 0;
+    if (!ring) return;
+    Vector<T, E> zeros;
+    zeros.Clear();
+#pragma unroll 1
+    for (int i = 0; i < S * R * C; ++i) zeros.StoreShared(Ring() + i * blockDim.x * 16);
+    const std::int64_t stride = std::int64_t{args_.plan.teams} * args_.plan.groups;
+    slot_ = 0;
+#pragma unroll 1
+    for (int number = 0; number < S; ++number) {
+      StartCopies(number, unit_ + number * R * stride, stride);
+      slot_ = NextSlot();
+    }
+  }
+  __device__ std::uint32_t Ring() const {
+    return SharedAddress(shared_) + static_cast<std::uint32_t>(args_.plan.ring_offset) +
+           threadIdx.x * 16;
+  }
+  __device__ int NextSlot() const { return slot_ == S - 1 ? 0 : slot_ + 1; }
+  // Into this slot, iteration `number`'s rows; beyond the last one the group of copies is empty.
+  __device__ void StartCopies(int number, std::int64_t row, std::int64_t stride) {
+    const std::uint32_t block_bytes = static_cast<std::uint32_t>(blockDim.x) * 16;
+    std::uint32_t to = Ring() + slot_ * (R * C) * block_bytes;
+    if (number < ring_whole_) {
+      const T* from = static_cast<const T*>(args_.x) + row * args_.d + Column(0);
+#pragma unroll
+      for (int u = 0; u < R; ++u) {
+        const T* at = from;
+        int columns = NotHoisted(args_.d - Column(0));
+#pragma unroll
+        for (int j = 0; j < C; ++j, to += block_bytes) {
+          CopyAsync<16, 0, !Team>(to, at, columns > 0);
+          at = NotHoisted(at + lanes_ * E);
+          columns = NotHoisted(columns - lanes_ * E);
+        }
+        from = NotHoisted(from + stride * args_.d);
+      }
+    }
+    CommitCopies();
+  }
+  // For one target, the slot's next copies start at once; for more, there are no registers for that
+  // before the iteration is over.
+  __device__ void TakeFromRing(int number, std::int64_t row, std::int64_t stride) {
+    AwaitCopiesBut<S - 1>();
+    const std::uint32_t block_bytes = static_cast<std::uint32_t>(blockDim.x) * 16;
+    std::uint32_t at = Ring() + slot_ * (R * C) * block_bytes;
+#pragma unroll
+    for (int u = 0; u < R; ++u) {
+#pragma unroll
+      for (int j = 0; j < C; ++j, at += block_bytes) x_[u][j].template LoadShared<0>(at);
+    }
+    if constexpr (K == 1) FillSlot(number, row, stride);
+  }
+  __device__ void FillSlot(int number, std::int64_t row, std::int64_t stride) {
+    if (ring_whole_ == 0) return;
+    StartCopies(number + S, row + S * R * stride, stride);
+    slot_ = NextSlot();
   }
 
   template <bool Whole>
@@ -297,16 +398,16 @@ class RowsPass {
 
   // Y and the sample weights of the rows; zeros where there are none.
   template <bool Whole>
-  __device__ void LoadY(std::int64_t row, std::int64_t stride, A (&y)[R][H], A (&s)[R]) {
-    const bool same = args_.y_type == Element<T>::kType;
-    if (same || sizeof(T) != 2) {
+  __device__ void LoadY(std::int64_t row, std::int64_t stride, Raw (&y)[R][H], Raw (&s)[R]) const {
+    if (sizeof(T) != 2 || args_.y_type == Element<T>::kType) {
       LoadYAs<Whole, T>(row, stride, y, s);
     } else {
       LoadYAs<Whole, float>(row, stride, y, s);
     }
   }
   template <bool Whole, typename Y>
-  __device__ void LoadYAs(std::int64_t row, std::int64_t stride, A (&y)[R][H], A (&s)[R]) {
+  __device__ void LoadYAs(std::int64_t row, std::int64_t stride, Raw (&y)[R][H],
+                          Raw (&s)[R]) const {
     const Y* from = static_cast<const Y*>(args_.y) + row * args_.k + own_;
     const Y* weight = static_cast<const Y*>(args_.s) + row;
 #pragma unroll
@@ -315,12 +416,31 @@ class RowsPass {
 #pragma unroll
       for (int t = 0; t < H; ++t) {
         const bool wanted = there && args_.y != nullptr && (K == 1 || own_ + t < args_.k);
-        y[u][t] = wanted ? Element<Y>::Load(__ldg(from + t)) : A(0);
+        y[u][t] = wanted ? LoadRaw(from + t) : Raw(0);
       }
-      if (args_.s != nullptr) s[u] = there ? Element<Y>::Load(__ldg(weight)) : A(0);
+      if (args_.s != nullptr) s[u] = there ? LoadRaw(weight) : Raw(0);
       from = NotHoisted(from + stride * args_.k);
       weight = NotHoisted(weight + stride);
       if (!Whole) row = NotHoisted(row + stride);
+    }
+  }
+  template <typename Y>
+  __device__ static Raw LoadRaw(const Y* from) {
+    if constexpr (sizeof(Y) == 8) {
+      return __ldg(from);
+    } else if constexpr (sizeof(Y) == 4) {
+      return __float_as_uint(__ldg(from));
+    } else {
+      return __ldg(reinterpret_cast<const unsigned short*>(from));
+    }
+  }
+  __device__ A Converted(Raw raw) const {
+    if constexpr (sizeof(T) == 8) {
+      return raw;
+    } else if (sizeof(T) == 2 && args_.y_type == Element<T>::kType) {
+      return ElementOf<T>(raw, 0);
+    } else {
+      return __uint_as_float(raw);
     }
   }
 
@@ -525,10 +645,10 @@ class RowsPass {
     if constexpr (Team) {
       FlushOwnColumns(flush, first);
     } else {
-      for (int i = thread; i < args_.d * args_.k; i += threads) {
-        const int column = i / args_.k, target = i - column * args_.k;
-        flush((column + (args_.intercept ? 1 : 0)) * args_.k + target, TotalOf(column, target),
-              first);
+      const int k = K == 1 ? 1 : args_.k;
+      for (int i = thread; i < args_.d * k; i += threads) {
+        const int column = i / k, target = i - column * k;
+        flush((column + (args_.intercept ? 1 : 0)) * k + target, TotalOf(column, target), first);
       }
     }
     if (member_ != 0) {
@@ -549,15 +669,16 @@ class RowsPass {
   template <typename Flush>
   __device__ void FlushOwnColumns(const Flush& flush, bool first) {
     const A* const sums = reinterpret_cast<const A*>(shared_);
-    const int threads = static_cast<int>(blockDim.x), bias = args_.intercept ? args_.k : 0;
-    for (int i = threadIdx.x; i < C * E * threads * args_.k; i += threads) {
-      const int value = i / (threads * args_.k), j = value / E;  // neighbours side by side
-      const int rest = i - value * threads * args_.k, lane = rest / args_.k;
-      const int target = rest - lane * args_.k;
+    const int k = K == 1 ? 1 : args_.k;
+    const int threads = static_cast<int>(blockDim.x), bias = args_.intercept ? k : 0;
+    for (int i = threadIdx.x; i < C * E * threads * k; i += threads) {
+      const int value = i / (threads * k), j = value / E;  // neighbours side by side
+      const int rest = i - value * threads * k, lane = rest / k;
+      const int target = rest - lane * k;
       const int column = (j * lanes_ + member_ * threads + lane) * E + value % E - shift_;
       if (column < 0 || column >= args_.d) continue;
       const A total = sums[((target * C + j) * E + value % E) * threads + lane];
-      flush(bias + column * args_.k + target, static_cast<double>(total), first);
+      flush(bias + column * k + target, static_cast<double>(total), first);
     }
   }
 
@@ -588,10 +709,11 @@ class RowsPass {
     const int period = args_.plan.period;
     const int in_warp = span_ < 32 ? 32 / span_ : 1;  // groups, of which those of a place are one
     const int step = in_warp > period ? in_warp : period;
+    const int lanes_log2 = 31 - __clz(lanes_);
     double total = 0;
     for (int place = 0; place < period && place < args_.plan.groups; ++place) {
       const int at = column + ShiftOf(team_ * args_.plan.groups + place);
-      const int vector = at / E, j = vector / lanes_, lane = vector - j * lanes_;
+      const int vector = at / E, j = vector >> lanes_log2, lane = vector - (j << lanes_log2);
       const int value = (target % K * C + j) * E + at % E;
       for (int g = place; g < args_.plan.groups; g += step) {
         const int holder = g * span_ + target / K * lanes_ + lane;
@@ -621,6 +743,8 @@ class RowsPass {
   const int lanes_, team_, member_, block_lanes_, span_, lane_, target_, own_, group_, unit_,
       shift_;
   bool has_x_ = false;      // in shared memory
+  int ring_whole_ = 0;      // iterations whose rows come by way of the ring
+  int slot_ = 0;            // of the ring, whose row is the next
   unsigned exchanges_ = 0;  // in the team
   bool buffer_ = false;
   Vector<T, E> x_[R][C];
