@@ -295,7 +295,7 @@ bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string
       i->from[at++] = Operand(o[w][0] == '[' ? Inside(o[w]) : o[w]);
     }
   };
-  if (opcode == "cp.async.ca.shared.global") {
+  if (opcode == "cp.async.ca.shared.global" || opcode == "cp.async.cg.shared.global") {
     i->kind = Kind::kCopyAsync;
     Address(o[0], i);
     i->from[1] = Operand(Inside(o[1]));
