@@ -76,11 +76,13 @@ constexpr int RowsInFlight(DType type, Variant v, bool team = false) {
                                                                    : 6)
                    : IsWide(type)   ? 8
                                     : 16;
-  const int bytes = v.targets == 1   ? (full && half                                ? 128
-                                        : type == DType::kFloat16 && v.vectors == 2 ? 192
-                                                                                    : 256)
+  const bool fewer = type == DType::kFloat16 && v.vectors == 2;
+  const int bytes = v.targets == 1   ? (full && half ? 128
+                                        : fewer      ? 192
+                                                     : 256)
                     : v.targets == 2 ? (IsWide(type) || (half && team) ? 128
                                         : full && half                 ? 64
+                                        : fewer                        ? 192
                                                                        : 256)
                     : half           ? 64
                     : IsWide(type)   ? 48
