@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cuda/args.cuh"
@@ -61,23 +62,26 @@ class NarrowPass {
     LoadY(tile, stride, coming);
     int left = args_.plan.segment, slot = 0;
     bool first = true;
-    for (std::int64_t i = 0; i < args_.plan.iterations; ++i, tile += stride * U) {
+    const auto iterate = [&](auto plain) {
       AwaitCopiesBut<S - 1>();
       const Targets targets = coming;
       LoadY(tile + stride * U, stride, coming);
-      if (i < args_.plan.whole && args_.s == nullptr) {
-        Use<true>(slot, tile, stride, targets);
-      } else {
-        Use<false>(slot, tile, stride, targets);
-      }
+      Use<decltype(plain)::value>(slot, tile, stride, targets);
       Start(tile, stride);  // the slot's next tiles
       slot = NextSlot(slot);
+      tile += stride * U;
       if (--left == 0) {
         FlushSums(want_grad, flush, first);
         first = false;
         left = args_.plan.segment;
       }
+    };
+    // Two loops: at a branch within one, the compiler waits for the loads of Y under way.
+    std::int64_t i = 0;
+    if (args_.s == nullptr) {
+      for (; i < args_.plan.whole; ++i) iterate(std::true_type());
     }
+    for (; i < args_.plan.iterations; ++i) iterate(std::false_type());
     FlushSums(want_grad, flush, first);
   }
 

@@ -185,8 +185,11 @@ class RowsPass {
   template <bool Whole>
   __device__ void Rows(int number, std::int64_t row, std::int64_t stride, bool want_grad) {
     Raw y[R][H], weight[R];
-    LoadY<Whole>(row, stride, y, weight);
+    if constexpr (S > 0) LoadY<Whole>(row, stride, y, weight);  // X is there already
     TakeX<Whole>(number, row, stride);
+    if constexpr (S == 0) LoadY<Whole>(row, stride, y, weight);
+    A r[R][H];
+    if constexpr (S == 0) Convert(y, r);
     A dot[R][H];
     // A neighbour's infinity or NaN times a weight of zero: once more without the neighbours. All
     // warps of a row have the same dots and agree.
@@ -195,13 +198,12 @@ class RowsPass {
       if (clear || !__any_sync(0xffffffffu, !AllFinite(dot))) break;
       ClearNeighbours();
     }
-    A r[R][H];
+    if constexpr (S > 0) Convert(y, r);
 #pragma unroll
     for (int t = 0; t < H; ++t) {
       A loss = 0, bias = 0;
 #pragma unroll
       for (int u = 0; u < R; ++u) {
-        r[u][t] = Converted(y[u][t]);
         const A residual = dot[u][t] + w_bias_[t] - r[u][t];
         r[u][t] = residual;
         if (!Whole && row + u * stride >= args_.n) r[u][t] = 0;
@@ -434,6 +436,13 @@ class RowsPass {
       return __ldg(reinterpret_cast<const unsigned short*>(from));
     }
   }
+  __device__ void Convert(const Raw (&from)[R][H], A (&to)[R][H]) const {
+#pragma unroll
+    for (int u = 0; u < R; ++u) {
+#pragma unroll
+      for (int t = 0; t < H; ++t) to[u][t] = Converted(from[u][t]);
+    }
+  }
   __device__ A Converted(Raw raw) const {
     if constexpr (sizeof(T) == 8) {
       return raw;
@@ -645,8 +654,8 @@ class RowsPass {
     if constexpr (Team) {
       FlushOwnColumns(flush, first);
     } else {
-      const int k = K == 1 ? 1 : args_.k;
-      for (int i = thread; i < args_.d * k; i += threads) {
+      const int k = K == 1 ? 1 : args_.k;  // if any
+      for (int i = thread; i < args_.d * args_.k; i += threads) {
         const int column = i / k, target = i - column * k;
         flush((column + (args_.intercept ? 1 : 0)) * k + target, TotalOf(column, target), first);
       }
@@ -671,7 +680,7 @@ class RowsPass {
     const A* const sums = reinterpret_cast<const A*>(shared_);
     const int k = K == 1 ? 1 : args_.k;
     const int threads = static_cast<int>(blockDim.x), bias = args_.intercept ? k : 0;
-    for (int i = threadIdx.x; i < C * E * threads * k; i += threads) {
+    for (int i = threadIdx.x; i < C * E * threads * args_.k; i += threads) {
       const int value = i / (threads * k), j = value / E;  // neighbours side by side
       const int rest = i - value * threads * k, lane = rest / k;
       const int target = rest - lane * k;
