@@ -226,13 +226,18 @@ std::int64_t KeptBytes(const Data& data, const FusedPlan& plan) {
 ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm) {
   const Shape& shape = data.shape;
   ChunkPlan plan;
-  // Half of L2 for X, so that its second use finds it; 16-bit rows may be widened to float32.
-  // Products by cuBLAS want more: of 30 MB they take twice as long as of all rows at once, on an
-  // H200.
-  const std::int64_t x_size = std::max<std::int64_t>(4, SizeOf(data.x_type));
-  const std::int64_t row_bytes = x_size * std::max<std::int64_t>(1, std::max(shape.d, shape.k));
+  const auto x_size = static_cast<std::int64_t>(SizeOf(data.x_type));
   const std::int64_t l2 = std::max<std::int64_t>(device.l2_bytes, 4 << 20);
-  const std::int64_t chunk_bytes = gemm ? std::max<std::int64_t>(l2 / 2, 256 << 20) : l2 / 2;
+  // Half of L2 for X, so that its second use finds it.
+  std::int64_t row_bytes = x_size * std::max(shape.d, shape.k), chunk_bytes = l2 / 2;
+  if (gemm) {
+    // Products by cuBLAS take twice as long of 30 MB as of all rows at once, on an H200, and still
+    // an eighth longer of 256 MB: as many rows as this much memory has residuals for, and 16-bit
+    // rows widened to float32.
+    row_bytes = x_size == 2 ? 6 * shape.k + 4 * shape.d : x_size * shape.k;
+    chunk_bytes = std::max<std::int64_t>(l2 / 2, 256 << 20);
+  }
+  row_bytes = std::max<std::int64_t>(1, row_bytes);
   plan.rows = std::max<std::int64_t>(
       1, std::min(shape.n, std::max<std::int64_t>(32, chunk_bytes / row_bytes)));
   const std::int64_t column_blocks =
