@@ -113,6 +113,8 @@ def compare(
     times = interleave({}, clocks, seconds=seconds, rounds=5)
     this, before = times["this"], times["other"]
     route = kernels.plan(n, d, k, dtype, num_threads=threads).route
+    assert this.q1 is not None
+    assert before.q1 is not None
     return route, this.median, before.median / this.median, before.q1 / this.q1
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .results import EAGER, KERNELS, OURS, Error, Results, Row
+from .results import EAGER, GRAPH, KERNELS, OURS, Error, Results, Row
 
 Suites = dict[str, Results]
 
@@ -234,6 +234,42 @@ def _of(error: Error, part: str) -> float:
     return value
 
 
+def _gpu_passes(results: Results) -> Iterator[Verdict]:
+    """float32 rows that are aligned; up to four targets memory is the limit."""
+    rows = [r for r in results.rows if r.case["dtype"] == "float32" and not r.case["unaligned"]]
+
+    def fraction(row: Row) -> float:
+        return row.fraction(KERNELS)
+
+    def ratio(row: Row) -> float | None:
+        best = row.best()
+        return row.ratio(best, KERNELS) if best else None
+
+    one = [r for r in rows if r.case["k"] == 1]
+    usual = [r for r in one if 2 <= r.case["d"] <= 16_384]
+    few = [r for r in rows if 2 <= r.case["k"] <= 4]
+    yield from _at_least("GPU, one target: of the best read", 0.95, one, fraction, "")
+    yield from _at_least("GPU, d = 2-16384: against the best peer", 1.9, usual, ratio, "×")
+    yield from _at_least("GPU, 2-4 targets: of the best read", 0.85, few, fraction, "")
+    more = [r for r in rows if 5 <= r.case["k"] <= 16]
+    yield from _at_least("GPU, 5-16 targets: against the best peer", 1.0, more, ratio, "×")
+
+
+def _gpu_ops(results: Results) -> Iterator[Verdict]:
+    def ratio(row: Row) -> float:
+        return row.ratio("TensorFlow tf.function", GRAPH)
+
+    yield from _at_least("GPU, the op: against TensorFlow", 1.0, results.rows, ratio, "×")
+
+
+def _gpu_trainings(results: Results) -> Iterator[Verdict]:
+    def a_step(row: Row) -> float:
+        step: dict[str, float] = row.extra["step_on_gpu"]
+        return min(t for n, t in step.items() if n != KERNELS) / step[KERNELS]
+
+    yield from _at_least("GPU, a step: against the best peer", 5.0, results.rows, a_step, "×")
+
+
 _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("one_target", _one_target),
     ("few_targets", _few_targets),
@@ -247,4 +283,7 @@ _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("solvers", _solvers),
     ("penalties", _penalties),
     ("extremes", _extremes),
+    ("gpu_passes", _gpu_passes),
+    ("gpu_ops", _gpu_ops),
+    ("gpu_trainings", _gpu_trainings),
 ]

@@ -1,33 +1,39 @@
-"""The CUDA kernels, and the ops, against their peers on one GPU: writes what gpu_tables.py shows.
+"""The CUDA kernels, and the ops, against their peers on one GPU: suites as benchmarks/suites.py's.
 
-    python -m benchmarks.gpu --out benchmarks/results/gpu/NAME.json [passes] [trainings] [ops]
+    python -m benchmarks.gpu --out FOLDER [--suite gpu_passes] [--suite gpu_trainings] [--quick]
 
-Needs NumPy, PyTorch and this package built with CUDA; `ops` needs TensorFlow with the GPU, in a run
-of its own (both want the memory). Each part that is asked for replaces that part of the file.
+writes FOLDER/SUITE.json as `python -m benchmarks` does. Committed to benchmarks/results/gpu/CARD/,
+the documentation shows it after `python docs/generate.py`. Needs NumPy, ml_dtypes, PyTorch and this
+package built with CUDA; `gpu_ops` needs TensorFlow with the GPU, in a run of its own (both want the
+memory).
 
 A pass's time is between two events on the GPU, around four calls in a row that the host has
 enqueued behind a millisecond of waiting: medians of five such samples, everyone in turn. X is
 1 GiB, many times the L2 cache. A training's and an op's time is the host's, from the call to the
-end of the wait. Correct first: the gradient of the first rows is compared with float64, and two
-calls must agree in every bit.
+end of the wait. Correct first: loss and gradient of the first rows are compared with float64, and
+two calls must agree in every bit.
 """
 
+from __future__ import annotations
+
 import argparse
-import datetime
 import functools
 import gc
-import json
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from .machine import PACKAGES, commit, version
+from .measure import timing
+from .problem import error
+from .results import GRAPH, KERNELS, Results, Row, Timing
 
 GIB = 1 << 30
+BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 Calls = dict[str, Callable[[], Any]]
 # d, k, dtype, elements that X starts beyond a multiple of 16 bytes
 PASSES = [
@@ -42,6 +48,7 @@ PASSES = [
     *((256, k, "bfloat16", 0) for k in (4, 8, 16)),
     *((d, 1, "float32", 1) for d in (16, 100)),
 ]
+QUICK_PASSES = [(d, k, "float32", 0) for d in (2, 16, 256, 4096) for k in (1, 4)]
 TRAININGS = [(50, 2, 50), (1000, 10, 200), (20_000, 50, 50), (100_000, 60, 50), (400_000, 100, 20)]
 OPS = [
     *((d, 1, "float32") for d in (16, 256, 1000, 40_000)),
@@ -52,8 +59,8 @@ OPS = [
 ]
 
 
-def on_gpu(calls: Calls, at_once: int = 4, samples: int = 5) -> dict[str, float]:
-    """Median microseconds of a call between two events."""
+def on_gpu(calls: Calls, at_once: int = 4, samples: int = 5) -> dict[str, Timing]:
+    """Seconds of a call between two events."""
     import torch
 
     for call in calls.values():
@@ -70,12 +77,12 @@ def on_gpu(calls: Calls, at_once: int = 4, samples: int = 5) -> dict[str, float]
             end.record()
             torch.cuda.synchronize()
             del results
-            times[name].append(1e3 * begin.elapsed_time(end) / at_once)
-    return {name: round(statistics.median(t), 2) for name, t in times.items()}
+            times[name].append(1e-3 * begin.elapsed_time(end) / at_once)
+    return {name: timing(t) for name, t in times.items()}
 
 
-def on_host(call: Callable[[], Any], wait: Callable[[Any], None], at_once: int = 1) -> float:
-    """Median microseconds of a call, from the host's side."""
+def on_host(call: Callable[[], Any], wait: Callable[[Any], None], at_once: int = 1) -> Timing:
+    """Seconds of a call, from the host's side."""
     wait(call())
     times = []
     for _ in range(20 if at_once == 1 else 5):
@@ -84,13 +91,22 @@ def on_host(call: Callable[[], Any], wait: Callable[[Any], None], at_once: int =
             result = call()
         wait(result)
         times.append((time.perf_counter() - start) / at_once)
-    return round(1e6 * statistics.median(times), 1)
+    return timing(times)
 
 
-def relative_error(got: Any, true: Any) -> float | None:
-    """None where the sum overflows the type."""
-    error = float(np.linalg.norm(got - true) / np.linalg.norm(true))
-    return float(f"{error:.2g}") if np.isfinite(error) else None
+def row(case: dict[str, Any], times: dict[str, Timing], **rest: Any) -> Row:
+    """`bytes` are X's and y's, each once; none of the suites has sample weights."""
+    n, d, k = (case[size] for size in "ndk")
+    size = BYTES[case["dtype"]]
+    return Row(
+        case=case,
+        bytes=n * (d + k) * size,
+        x_bytes=n * d * size,
+        read_bytes=GIB,
+        flops=4.0 * n * d * k,
+        times=times,
+        **rest,
+    )
 
 
 def two_products(x: Any, w: Any, y: Any) -> tuple[Any, Any]:
@@ -107,7 +123,40 @@ def with_tf32(x: Any, w: Any, y: Any) -> tuple[Any, Any]:
     return result
 
 
-def measure_pass(d: int, k: int, dtype: str, shift: int) -> dict[str, Any]:
+READ = """
+extern "C" __global__ void read(const uint4* from, int count, unsigned* out) {
+  const int step = gridDim.x * blockDim.x;
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  unsigned sum = 0;
+  for (; i + 3 * step < count; i += 4 * step) {
+    uint4 v[4];
+    for (int u = 0; u < 4; ++u) v[u] = from[i + u * step];
+    for (int u = 0; u < 4; ++u) sum ^= v[u].x ^ v[u].y ^ v[u].z ^ v[u].w;
+  }
+  if (sum == 12345u) *out = sum;
+}
+"""
+
+
+def reading() -> dict[str, Callable[[], Any]]:
+    """Reads of 1 GiB: the best is the yardstick. PyTorch's, and loads of 16 bytes, four in flight,
+    by two blocks of 1024 threads on each multiprocessor."""
+    import torch
+
+    source = torch.randn(GIB // 4, device="cuda")
+    out = torch.zeros(1, device="cuda", dtype=torch.int32)
+    blocks = 2 * torch.cuda.get_device_properties(0).multi_processor_count
+    read = torch.cuda._compile_kernel(READ, "read")
+    return {
+        "read by sum": source.sum,
+        "read by max": source.max,
+        "read by 16 bytes": lambda: read(
+            (blocks, 1, 1), (1024, 1, 1), (source, source.nbytes // 16, out)
+        ),
+    }
+
+
+def measure_pass(reads: dict[str, Timing], d: int, k: int, dtype: str, shift: int) -> Row:
     import torch
 
     from linreg_ops import kernels
@@ -119,25 +168,32 @@ def measure_pass(d: int, k: int, dtype: str, shift: int) -> dict[str, Any]:
     columns = [] if k == 1 else [k]
     w, y = (torch.randn(m, *columns, device="cuda").to(kind) for m in (d, n))
     calls: Calls = {
-        "ours": lambda: kernels.cuda.loss_and_grad(x, w, y),
+        KERNELS: lambda: kernels.cuda.loss_and_grad(x, w, y),
         "PyTorch": lambda: two_products(x, w, y),
     }
     if dtype == "float32" and k > 1:
         calls["PyTorch TF32"] = lambda: with_tf32(x, w, y)
-    first, again = calls["ours"](), calls["ours"]()
+    first, again = calls[KERNELS](), calls[KERNELS]()
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True)), "other bits"
     rows = min(n, max(1000, (1 << 24) // d))
     part = x[:rows], w, y[:rows]
-    true = two_products(*(a.double() for a in part))[1].cpu().numpy()
+    true = host(two_products(*(a.double() for a in part)))
     errors = {
-        "ours": relative_error(kernels.cuda.loss_and_grad(*part)[1].double().cpu().numpy(), true),
-        "PyTorch": relative_error(two_products(*part)[1].double().cpu().numpy(), true),
+        KERNELS: error(host(kernels.cuda.loss_and_grad(*part)), true),
+        "PyTorch": error(host(two_products(*part)), true),
     }
-    row = {"n": n, "d": d, "k": k, "dtype": dtype, "aligned": shift == 0}
-    return {**row, "us": on_gpu(calls), "gradient_error": errors}
+    case = {"n": n, "d": d, "k": k, "dtype": dtype, "unaligned": shift != 0}
+    case["route"] = kernels.cuda.plan(n, d, k, dtype).route
+    return row(case, {**on_gpu(calls), **reads}, errors=errors)
 
 
-def measure_training(n: int, d: int, steps: int) -> dict[str, Any]:
+def host(results: tuple[Any, Any]) -> tuple[Any, Any]:
+    """In float64, on the host."""
+    loss, grad = (a.double().cpu().numpy() for a in results)
+    return loss, grad
+
+
+def measure_training(n: int, d: int, steps: int) -> Row:
     """Against PyTorch, and the same steps replayed as one CUDA graph."""
     import torch
 
@@ -161,18 +217,19 @@ def measure_training(n: int, d: int, steps: int) -> dict[str, Any]:
     with torch.cuda.graph(graph):
         loop()
     calls: Calls = {
-        "ours": lambda: kernels.cuda.gradient_descent(x, w, y, rate, steps),
+        KERNELS: lambda: kernels.cuda.gradient_descent(x, w, y, rate, steps),
         "PyTorch graph": graph.replay,
     }
-    a_step = {name: round(us / steps, 3) for name, us in on_gpu(calls, at_once=2).items()}
+    a_step = {name: t.median / steps for name, t in on_gpu(calls, at_once=2).items()}
     wall = {
         name: on_host(call, lambda _: torch.cuda.synchronize())
         for name, call in {**calls, "PyTorch": loop}.items()
     }
-    return {"n": n, "d": d, "steps": steps, "us_per_step": a_step, "us": wall}
+    case = {"n": n, "d": d, "k": 1, "dtype": "float32", "steps": steps}
+    return row(case, wall, extra={"step_on_gpu": a_step})
 
 
-def measure_op(d: int, k: int, dtype: str) -> dict[str, Any]:
+def measure_op(d: int, k: int, dtype: str) -> Row:
     """In a tf.function each, with TensorFlow's default arithmetic and without TF32."""
     import tensorflow as tf
 
@@ -188,95 +245,96 @@ def measure_op(d: int, k: int, dtype: str) -> dict[str, Any]:
         return tf.nn.l2_loss(r), tf.matmul(x, r, transpose_a=True)
 
     part = x[:20_000], w, y[:20_000]
-    true = two_products(*(tf.cast(a, tf.float64).numpy() for a in part))[1]
-    row: dict[str, Any] = {"n": n, "d": d, "k": k, "dtype": dtype, "us": {}, "gradient_error": {}}
+    true = two_products(*(tf.cast(a, tf.float64).numpy() for a in part))
+    times, errors = {}, {}
     for tf32 in (True, False) if dtype == "float32" and k > 4 else (True,):
         tf.config.experimental.enable_tensor_float_32_execution(tf32)
-        for name, function in (("ours", lo.linear_l2_loss_and_grad), ("TensorFlow", composite)):
+        functions = ((GRAPH, lo.linear_l2_loss_and_grad), ("TensorFlow tf.function", composite))
+        for name, function in functions:
             label = name if tf32 else f"{name} without TF32"
             # One for each precision: a traced function keeps its own.
             call = tf.function(lambda *a, function=function: tuple(function(*a)))
-            got = tf.cast(call(*part)[1], tf.float64).numpy()
-            row["gradient_error"][label] = relative_error(got, true)
-            row["us"][label] = on_host(
-                functools.partial(call, x, w, y), lambda result: result[1].numpy(), at_once=8
-            )
-    return row
+            errors[label] = error(tuple(tf.cast(a, tf.float64).numpy() for a in call(*part)), true)
+            once = functools.partial(call, x, w, y)
+            times[label] = on_host(once, lambda result: result[1].numpy(), at_once=8)
+    return row({"n": n, "d": d, "k": k, "dtype": dtype}, times, errors=errors)
 
 
-def bandwidths() -> dict[str, Any]:
-    """GB/s of a copy, bytes read plus written, and of the best of PyTorch's reads."""
-    import torch
-
-    source = torch.randn(GIB // 4, device="cuda")
-    target = torch.empty_like(source)
-    reads: Calls = {
-        "sum": source.sum,
-        "max": source.max,
-        "norm": lambda: torch.linalg.vector_norm(source),
-    }
-    us = on_gpu({"copy": lambda: target.copy_(source), **reads})
-    best = min(reads, key=us.__getitem__)
-    return {
-        "copy_gb_s": round(2 * GIB / us["copy"] / 1e3),
-        "read_gb_s": round(GIB / us[best] / 1e3),
-        "read": f"PyTorch's {best}",
-    }
+def passes(quick: bool) -> Iterator[Row]:
+    """One loss and gradient by `kernels.cuda`, X of 1 GiB, beside the best read of as much."""
+    reads = on_gpu(reading())
+    yield from measured(lambda *case: measure_pass(reads, *case), QUICK_PASSES if quick else PASSES)
 
 
-def measured(measure: Callable[..., dict[str, Any]], cases: list[Any]) -> Iterator[dict[str, Any]]:
+def trainings(quick: bool) -> Iterator[Row]:
+    """Gradient descents, float32."""
+    yield from measured(measure_training, TRAININGS[:2] if quick else TRAININGS)
+
+
+def ops(quick: bool) -> Iterator[Row]:
+    """The TensorFlow op against the two products, each in a tf.function, X of 1 GiB."""
+    yield from measured(measure_op, OPS[:3] if quick else OPS)
+
+
+SUITES: dict[str, Callable[[bool], Iterator[Row]]] = {
+    "gpu_passes": passes,
+    "gpu_trainings": trainings,
+    "gpu_ops": ops,
+}
+
+
+def measured(measure: Callable[..., Row], cases: Sequence[Any]) -> Iterator[Row]:
     """Row by row; a case that fails says why, and the others go on."""
     for case in cases:
         try:
-            row = measure(*case)
-        except Exception as error:
-            print(f"{case}: {error!r}", file=sys.stderr, flush=True)
-            continue
-        print({key: row[key] for key in row if key != "gradient_error"}, flush=True)
-        yield row
+            yield measure(*case)
+        except Exception as problem:
+            print(f"{case}: {problem!r}", file=sys.stderr, flush=True)
         gc.collect()
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()
+
+
+def describe() -> dict[str, Any]:
+    """What the figures depend on: the card, its driver, the commit and the code that ran."""
+    from linreg_ops import kernels
+
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    card, driver = subprocess.check_output(query, text=True).splitlines()[0].split(", ")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        **commit(),
+        "gpu": card,
+        "driver": driver,
+        "properties": kernels.cuda.device_properties(),
+        "versions": {name: v for name in PACKAGES if (v := version(name))},
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="passes | trainings | ops")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--suite", action="append", choices=SUITES, help="only these suites")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
+    parser.add_argument("--quick", action="store_true", help="a minute; not for the documentation")
     options = parser.parse_args()
-    parts = options.parts or ["passes", "trainings"]
-    if not set(parts) <= {"passes", "trainings", "ops"}:
-        parser.error(f"parts are passes, trainings and ops, got {' '.join(parts)}")
     from linreg_ops import kernels
 
-    if not kernels.cuda.available():
-        parser.exit(1, "there is no GPU that these kernels can use\n")
-    result = json.loads(options.out.read_text()) if options.out.exists() else {}
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    name, driver = subprocess.check_output(query, text=True).splitlines()[0].split(", ")
-    result |= {"gpu": name, "driver": driver, "date": datetime.date.today().isoformat()}
-    if {"passes", "trainings"} & set(parts):
-        import torch
-
-        torch.manual_seed(1)
-        result |= {"pytorch": torch.__version__, **bandwidths()}
-    if "ops" in parts:
-        import tensorflow as tf
-
-        result["tensorflow"] = tf.__version__
-    work: dict[str, tuple[Callable[..., dict[str, Any]], list[Any]]] = {
-        "passes": (measure_pass, PASSES),
-        "trainings": (measure_training, TRAININGS),
-        "ops": (measure_op, OPS),
-    }
-    for part in parts:
-        result[part] = []
-        for row in measured(*work[part]):
-            result[part].append(row)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    try:
+        kernels.cuda.device_properties()
+    except RuntimeError as problem:
+        parser.exit(3, f"there is no GPU that these kernels can use: {problem}\n")
+    run = describe()
+    for suite in options.suite or ("gpu_passes", "gpu_trainings"):
+        start, rows = time.monotonic(), []
+        mode = "quick" if options.quick else "full"
+        for found in SUITES[suite](options.quick):
+            rows.append(found)
+            print(found.label, {n: f"{t.median:.3g} s" for n, t in found.times.items()}, flush=True)
+            # After each row: a run that is cut short leaves what it has.
+            seconds = {"seconds": round(time.monotonic() - start)}
+            Results(suite, mode, run | seconds, rows).save(options.out)
 
 
 if __name__ == "__main__":

@@ -2,66 +2,61 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "gpu"
-BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-Row = dict[str, Any]
+from .goals import verdicts
+from .results import GRAPH, KERNELS, RESULTS, Results, Row, load_all
 
-
-def _bytes(row: Row) -> int:
-    """X and y, each once."""
-    return int(row["n"] * (row["d"] + row["k"]) * BYTES[row["dtype"]])
+CARDS = RESULTS / "gpu"  # a folder of suites for each
 
 
-def _best_peer(times: dict[str, float]) -> tuple[str, float]:
-    return min(
-        ((name, time) for name, time in times.items() if not name.startswith("ours")),
-        key=lambda peer: peer[1],
+def about(results: Results) -> str:
+    """The card, its driver, and everything else that the figures depend on."""
+    run = results.run
+    versions = ", ".join(f"{name} {v}" for name, v in run["versions"].items())
+    dirty = ", with changes" if run["dirty"] else ""
+    return (
+        f"{run['gpu']}, driver {run['driver']}; {versions}; "
+        f"commit {run['commit']}{dirty}, {run['date'][:10]}."
     )
 
 
-def _table(head: str, rows: Iterable[str]) -> str:
-    columns = head.count("|") - 1
-    return "\n".join([head, "|" + "---|" * columns, *rows])
-
-
-def _shape(row: Row) -> str:
-    aligned = "" if row.get("aligned", True) else ", X not aligned"
-    return f"d = {row['d']:,}, k = {row['k']}, {row['dtype']}{aligned}"
-
-
-def passes(result: dict[str, Any]) -> str:
-    """One loss and gradient by `kernels.cuda`, X of 1 GiB."""
+def passes(results: Results) -> str:
+    """One loss and gradient by `kernels.cuda`, X of 1 GiB, beside the best read of as much."""
 
     def line(row: Row) -> str:
-        ours = row["us"]["ours"]
-        peer, time = _best_peer(row["us"])
-        read = _bytes(row) / ours / 1e3 / result["read_gb_s"]
-        before = f"{row['us_before']:,.0f}" if "us_before" in row else ""
-        ratio = f"{time / ours:.2f}" if time >= ours else f"**{time / ours:.2f}**"
-        cells = (_shape(row), f"{ours:,.0f}", f"{read:.2f}", f"{peer} {time:,.0f}", ratio, before)
+        peer = row.best()
+        before = f"{row.extra['earlier'] * 1e6:,.0f}" if "earlier" in row.extra else ""
+        cells = (
+            _shape(row),
+            row.case["route"],
+            _us(row.time(KERNELS)),
+            f"{row.fraction(KERNELS):.2f}",
+            f"{peer} {_us(row.time(peer))}" if peer else "",
+            _ratio(row.ratio(peer, KERNELS)) if peer else "",
+            before,
+        )
         return f"| {' | '.join(cells)} |"
 
-    head = "| | µs | of the read | the best peer, µs | times as fast | µs of the earlier kernels |"
-    return _table(head, map(line, result["passes"]))
+    head = (
+        "| | route | µs | of the read | the best peer, µs | times as fast "
+        "| µs of the earlier kernels |"
+    )
+    return _table(head, map(line, results.rows))
 
 
-def trainings(result: dict[str, Any]) -> str:
+def trainings(results: Results) -> str:
     """Gradient descents, float32, from the call to the end of the wait."""
 
     def line(row: Row) -> str:
-        us, graph = row["us"], row["us"]["PyTorch graph"]
+        graph = row.time("PyTorch graph")
         cells = (
-            f"{row['n']:,} x {row['d']}, {row['steps']} steps",
-            f"{us['ours']:,.0f}",
-            f"{row['us_per_step']['ours']:.1f}",
-            f"{graph:,.0f}",
-            f"{us['PyTorch']:,.0f}",
-            f"{graph / us['ours']:.2f}",
+            f"{row.case['n']:,} x {row.case['d']}, {row.case['steps']} steps",
+            _us(row.time(KERNELS)),
+            f"{row.extra['step_on_gpu'][KERNELS] * 1e6:.1f}",
+            _us(graph),
+            _us(row.time("PyTorch")),
+            _ratio(graph / row.time(KERNELS)),
         )
         return f"| {' | '.join(cells)} |"
 
@@ -69,48 +64,83 @@ def trainings(result: dict[str, Any]) -> str:
         "| | µs | µs a step on the GPU | PyTorch as one CUDA graph, µs | PyTorch, µs "
         "| times as fast as the graph |"
     )
-    return _table(head, map(line, result["trainings"]))
+    return _table(head, map(line, results.rows))
 
 
-def ops(result: dict[str, Any]) -> str:
+def ops(results: Results) -> str:
     """The TensorFlow op against the two products, each in a tf.function, X of 1 GiB."""
 
     def line(row: Row) -> str:
-        us, errors = row["us"], row["gradient_error"]
         cells = []
         for suffix in ("", " without TF32"):
-            ours, peer = us.get("ours" + suffix), us.get("TensorFlow" + suffix)
-            if ours is None:
+            ours, peer = GRAPH + suffix, "TensorFlow tf.function" + suffix
+            if ours in row.times:
+                times = f"{_us(row.time(ours))} / {_us(row.time(peer))}"
+                cells.append(f"{times} | {_ratio(row.ratio(peer, ours))}")
+            else:
                 cells.append(" | ")
-                continue
-            ratio = f"{peer / ours:.2f}" if peer >= ours else f"**{peer / ours:.2f}**"
-            cells.append(f"{ours:,} / {peer:,} | {ratio}")
-        error = f"{errors['ours']:.0e} / {errors['TensorFlow']:.0e}"
+        errors = [_gradient_error(row, name) for name in (GRAPH, "TensorFlow tf.function")]
+        error = " / ".join(f"{e:.0e}" for e in errors)
         return f"| {_shape(row)} | {cells[0]} | {error} | {cells[1]} |"
 
     head = (
         "| | µs, op / TensorFlow | times as fast | error of the gradient | both without TF32, µs "
         "| times as fast |"
     )
-    return _table(head, map(line, result["ops"]))
+    return _table(head, map(line, results.rows))
 
 
 def gpu() -> str:
-    """Everything measured on every GPU."""
+    """Everything measured on every card, and what was asked for."""
     parts = []
-    for file in sorted(RESULTS.glob("*.json")):
-        result = json.loads(file.read_text())
-        parts += [
-            f"{result['gpu']}, driver {result['driver']}, PyTorch {result['pytorch']}, "
-            f"TensorFlow {result['tensorflow']}, {result['date']}. "
-            f"The best read is {result['read_gb_s']:,} GB/s, {result['read']}; "
-            f"a copy moves {result['copy_gb_s']:,} GB/s. "
-            "A ratio below 1, where a peer is faster, is in bold.",
-            "One loss and gradient, X of 1 GiB:",
-            passes(result),
-            "The TensorFlow op, X of 1 GiB, from Python:",
-            ops(result),
-            "Whole trainings, float32:",
-            trainings(result),
-        ]
+    for card in sorted(CARDS.iterdir()):
+        suites = load_all(card)
+        for name, title, table in (
+            ("gpu_passes", "One loss and gradient, X of 1 GiB:", passes),
+            ("gpu_ops", "The TensorFlow op, X of 1 GiB, from Python:", ops),
+            ("gpu_trainings", "Whole trainings, float32:", trainings),
+        ):
+            if name not in suites:
+                continue
+            results = suites[name]
+            where = [about(results)]
+            if name == "gpu_passes":
+                fastest = min(
+                    (n for n in results.rows[0].times if n.startswith("read ")),
+                    key=results.rows[0].time,
+                )
+                bandwidth = results.rows[0].bandwidth() / 1e9
+                where.append(f"The best read is {bandwidth:,.0f} GB/s, {fastest[len('read ') :]}.")
+                where.append("A ratio below 1, where a peer is faster, is in bold.")
+            parts += [" ".join(where), title, table(results)]
+        lines = [f"| {v.goal} | {v.asked} | {v.figure} | {_met(v.met)} |" for v in verdicts(suites)]
+        parts.append(_table("| goal | asked | measured | |", lines))
     return "\n\n".join(parts)
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def _us(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**"
+
+
+def _shape(row: Row) -> str:
+    aligned = ", X not aligned" if row.case.get("unaligned") else ""
+    return f"d = {row.case['d']:,}, k = {row.case['k']}, {row.case['dtype']}{aligned}"
+
+
+def _gradient_error(row: Row, name: str) -> float:
+    """A run from before this schema kept no error of the loss."""
+    found = row.errors.get(name)
+    return float(row.extra["gradient_error"][name] if found is None else found.grad)
+
+
+def _table(head: str, rows: Iterable[str]) -> str:
+    columns = head.count("|") - 1
+    return "\n".join([head, "|" + "---|" * columns, *rows])

@@ -33,7 +33,7 @@ def describe(threads: int) -> dict[str, Any]:
     config = _kernels.build_config()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
-        **_commit(),
+        **commit(),
         "threads": threads,
         "cpu": _cpu_name(),
         "cores": threads_available(),
@@ -49,7 +49,7 @@ def describe(threads: int) -> dict[str, Any]:
         "isa": _kernels.active_isa(),
         "compiler": config["compiler"],
         "versions": {"python": platform.python_version(), "linreg_ops": config["version"]}
-        | {name: v for name in PACKAGES if (v := _version(name))},
+        | {name: v for name in PACKAGES if (v := version(name))},
     }
 
 
@@ -115,7 +115,7 @@ def _load() -> ctypes.CDLL:
     return native
 
 
-def _commit() -> dict[str, Any]:
+def commit() -> dict[str, Any]:
     """The last commit that changed what is measured, and whether the code differs from it."""
     measured = ("csrc", "linreg_ops", "CMakeLists.txt")
 
@@ -128,8 +128,8 @@ def _commit() -> dict[str, Any]:
         ).stdout.strip()
 
     try:
-        commit = git("log", "-1", "--format=%h", "--abbrev=10")
-        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+        last = git("log", "-1", "--format=%h", "--abbrev=10")
+        return {"commit": last, "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "dirty": True}
 
@@ -163,7 +163,7 @@ def _read(path: str | Path) -> str:
         return ""
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -26,11 +26,14 @@ EAGER, GRAPH, XLA, KERNELS = (f"{OURS} {how}" for how in ("eager", "tf.function"
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the median and quartiles of `samples` interleaved samples."""
+    """Seconds a call: the median and quartiles of `samples` interleaved samples.
+
+    The quartiles are None where a run from before this schema kept none.
+    """
 
     median: float
-    q1: float
-    q3: float
+    q1: float | None
+    q3: float | None
     samples: int
 
 

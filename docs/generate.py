@@ -5,9 +5,9 @@
 
 A page has places, `<!-- generated: goals -->` to `<!-- end -->`, and what stands in one is a
 function of committed JSON: benchmarks/results/*.json, which `python -m benchmarks` writes,
-benchmarks/results/gpu/*.json, which `python -m benchmarks.gpu` writes,
-tests/composability.json, which `python tests/composability.py` writes, and .ci/matrix.json, which
-`python .ci/matrix.py --write` writes. No other program writes into a page.
+benchmarks/results/gpu/*/*.json, which `python -m benchmarks.gpu` writes,
+tests/composability.json and tests/cuda_routes.json, which the programs of these names write, and
+.ci/matrix.json, which `python .ci/matrix.py --write` writes. No other program writes into a page.
 """
 
 from __future__ import annotations
@@ -39,6 +39,26 @@ def composability() -> str:
     return "\n".join(lines)
 
 
+def cuda_routes() -> str:
+    """What each route of the CUDA kernels takes of a multiprocessor, by count."""
+    lines = [
+        "| d, k | route | instructions a clock | budget | registers | warps | KB in flight |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in json.loads((ROOT / "tests" / "cuda_routes.json").read_text()):
+        cells = (
+            f"{row['d']:,}, {row['k']}",
+            row["route"],
+            f"{row['instructions_per_clock']:.2f}",
+            f"{row['budget']:g}",
+            f"{row['registers']}",
+            f"{row['warps']}",
+            f"{row['bytes_in_flight'] / 1024:.0f}" if row["bytes_in_flight"] else "",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def matrix() -> str:
     """Every TensorFlow with every Python: what the tests said, at which commit."""
     rows = json.loads((ROOT / ".ci" / "matrix.json").read_text())
@@ -55,7 +75,8 @@ def blocks() -> dict[str, Callable[[], str]]:
     """What a page can ask for, by name."""
     suites = load_all()
     measured = {name: lambda block=block: block(suites) for name, block in report.BLOCKS.items()}
-    return {**measured, "composability": composability, "matrix": matrix, "gpu": gpu_tables.gpu}
+    ours = (composability, cuda_routes, matrix, gpu_tables.gpu)
+    return {**measured, **{block.__name__.replace("_", "-"): block for block in ours}}
 
 
 def fill(text: str, blocks: dict[str, Callable[[], str]]) -> str:

@@ -16,7 +16,7 @@ sys.path[len(sys.path) :] = [str(ROOT), str(ROOT / "docs")]
 
 import generate  # noqa: E402
 
-from benchmarks import goals, tables  # noqa: E402
+from benchmarks import goals, gpu, gpu_tables, tables  # noqa: E402
 from benchmarks.harness import Mode, Session  # noqa: E402
 from benchmarks.machine import Peaks, describe  # noqa: E402
 from benchmarks.measure import interleave  # noqa: E402
@@ -151,6 +151,37 @@ def test_pages_and_pictures_show_the_committed_results() -> None:
     for path, _ in generate.outputs():
         assert path.exists()
         assert path.suffix == ".md" or f"images/{path.name}" in pages
+
+
+def test_gpu_rows_are_rows_as_any_other(tmp_path: Path) -> None:
+    case = {"n": 10, "d": 2, "k": 3, "dtype": "bfloat16", "unaligned": False, "route": "chunks"}
+    slow, fast = (Timing(t, t, t, 5) for t in (2.0, 1.0))
+    row = gpu.row(case, {KERNELS: fast, "PyTorch": slow, "read by sum": fast})
+    assert row.bytes == 10 * (2 + 3) * 2  # y's too
+    assert row.ratio("PyTorch", KERNELS) == 2
+    assert row.fraction(KERNELS) == pytest.approx(row.bytes / gpu.GIB)
+    results = Results("gpu_passes", "quick", {"gpu": "none"}, [row])
+    assert Results.load(results.save(tmp_path)) == results
+    assert "| d = 2, k = 3, bfloat16 | chunks | 1,000,000 |" in gpu_tables.passes(results)
+
+
+def test_every_card_is_judged() -> None:
+    cards = [load_all(card) for card in gpu_tables.CARDS.iterdir()]
+    assert cards
+    for suites in cards:
+        assert suites.keys() <= gpu.SUITES.keys()
+        judged = " ".join(v.goal for v in goals.verdicts(suites))
+        assert all(f"GPU, {what}" in judged for what in ("one target", "2-4 targets", "a step"))
+
+
+def test_a_case_that_fails_on_the_gpu_stops_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(d: int) -> Row:
+        if d == 1:
+            raise RuntimeError("out of memory")
+        return gpu.row({"n": 1, "d": d, "k": 1, "dtype": "float32"}, {})
+
+    assert [row.case["d"] for row in gpu.measured(measure, [(0,), (1,), (2,)])] == [0, 2]
+    assert "(1,): RuntimeError('out of memory')" in capsys.readouterr().err
 
 
 def test_the_headline_has_six_rows_and_shows_a_loss() -> None:

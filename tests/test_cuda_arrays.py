@@ -108,6 +108,32 @@ def test_inputs_are_kept_until_the_gpu_has_read_them(emulated, arrays):
     assert emulated.bytes_given_out() <= held - x.nbytes - w.nbytes - y.nbytes
 
 
+@pytest.mark.parametrize(
+    ("producer", "consumer", "events"),
+    [(0, 1, 0), (1, 1, 0), (0, None, 0), (0, -1, 0), (0, 2, 1), (1, 2, 1)],
+)
+def test_streams_that_are_one_need_no_event(emulated, call, producer, consumer, events):
+    """DLPack's 1 and CUDA's 0 both stand for the legacy default stream."""
+    _, grad = call(producer)
+    before = emulated.machine().events
+    grad.__dlpack__(stream=consumer)
+    assert emulated.machine().events - before == events
+
+
+def test_a_second_call_asks_the_driver_nothing_again(emulated):
+    """Its answers take microseconds. This call's kernel needs more shared memory than the 48 KB
+    for which nobody has to ask."""
+    machine = emulated.machine()
+    known, machine.ordinal = machine.ordinal, 77
+    x, w, y = (to_device(emulated, np.ones(s, np.float32)) for s in ((40, 4096), 4096, 40))
+    asked = [machine.attribute_calls]
+    for _ in range(2):
+        emulated.cuda.loss_and_grad(x, w, y)
+        asked.append(machine.attribute_calls)
+    machine.ordinal = known
+    assert asked[0] < asked[1] == asked[2]
+
+
 def test_a_stream_that_is_captured_is_refused(emulated, arrays, call):
     """The graph would own the results' memory."""
     stream = emulated.new_stream()

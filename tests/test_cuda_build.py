@@ -106,3 +106,32 @@ def test_configuring_without_a_compiler(tmp_path, repository, choice, message):
     )
     assert done.returncode != 0
     assert message in " ".join(done.stderr.split())
+
+
+def test_the_script_for_a_gpu_machine_as_far_as_cuda(tmp_path, repository):
+    """A dry run: every step but the compiler and the kernels."""
+    if kernels.cuda.available():
+        pytest.skip("there is a GPU")
+    steps = ["test", "passes", "trainings"]
+    if all(map(shutil.which, ("nvcc", "cmake", "ninja"))):
+        pytest.importorskip("pybind11")
+        steps.insert(0, "build")
+    script = repository / "benchmarks" / "gpu_host.sh"
+
+    def run(*arguments, **environment):
+        return subprocess.run(
+            ["bash", script, *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHON": sys.executable, "BUILD": f"{tmp_path}/b", **environment},
+        )
+
+    out = tmp_path / "out"
+    done = run(out, *steps, DRY="1", ARCH="90-real")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for log in ("device", "passes", "trainings"):
+        assert re.search("no CUDA kernels|CUDA device", (out / f"{log}.log").read_text())
+    assert "test_shapes[gpu-" in (out / "test.log").read_text()
+    assert run(out, "passes").returncode == 1
+    assert run(out, "fly").returncode == 2
+    assert "ARCH: is the architecture of the GPU" in run(out, "build", ARCH="").stderr

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cuda/plan.h"
 #include "kernels/l2_loss_grad.h"
 #include "python/borrowed_array.h"
 #include "python/device_array.h"
@@ -188,27 +189,31 @@ py::tuple GradientDescent(
   return py::make_tuple(new_w, losses);
 }
 
+DType TypeOf(const std::string& dtype) {
+  for (const DType type : {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16}) {
+    if (dtype == NameOf(type)) return type;
+  }
+  throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " + dtype);
+}
+
 DeviceArray FromHost(const py::buffer& bytes, const std::string& dtype,
                      const std::vector<std::int64_t>& shape, std::uintptr_t stream) {
   const py::buffer_info info = bytes.request();
-  for (const DType type : {DType::kFloat32, DType::kFloat64, DType::kFloat16, DType::kBFloat16}) {
-    if (dtype != NameOf(type)) continue;
-    int device = 0;
-    Check(cudaGetDevice(&device), "finding the current CUDA device");
-    DeviceArray array(type, shape, device, ToStream(stream));
-    if (info.ndim != 1 || info.itemsize != 1 ||
-        static_cast<std::size_t>(info.size) != array.bytes()) {
-      throw py::value_error("the buffer does not have the shape's bytes");
-    }
-    if (array.bytes() > 0) {
-      Check(cudaMemcpyAsync(array.data(), info.ptr, array.bytes(), cudaMemcpyHostToDevice,
-                            ToStream(stream)),
-            "copying to the GPU");
-      Check(cudaStreamSynchronize(ToStream(stream)), "copying to the GPU");
-    }
-    return array;
+  const DType type = TypeOf(dtype);
+  int device = 0;
+  Check(cudaGetDevice(&device), "finding the current CUDA device");
+  DeviceArray array(type, shape, device, ToStream(stream));
+  if (info.ndim != 1 || info.itemsize != 1 ||
+      static_cast<std::size_t>(info.size) != array.bytes()) {
+    throw py::value_error("the buffer does not have the shape's bytes");
   }
-  throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " + dtype);
+  if (array.bytes() > 0) {
+    Check(cudaMemcpyAsync(array.data(), info.ptr, array.bytes(), cudaMemcpyHostToDevice,
+                          ToStream(stream)),
+          "copying to the GPU");
+    Check(cudaStreamSynchronize(ToStream(stream)), "copying to the GPU");
+  }
+  return array;
 }
 
 // Waits for the stream, and for the one that writes the array: errors of earlier work show here.
@@ -238,6 +243,35 @@ py::dict DeviceProperties() {
   return result;
 }
 
+// Of a call on the current device, without the arrays.
+py::dict PlanOf(std::int64_t n, std::int64_t d, std::int64_t k, const std::string& dtype) {
+  Data data;
+  data.shape = {n, d, k, false};
+  data.x_type = data.w_type = TypeOf(dtype);
+  Throw(ValidateSizes(data.shape));
+  const cuda::Device device = CurrentDevice();
+  const cuda::FusedPlan plan = cuda::PlanFused(data, device);
+  const cuda::Route& route = cuda::RouteOf(data.shape, plan);
+  py::dict result;
+  result["route"] = route.name;
+  result["most_targets"] = route.most_targets;
+  result["blocks"] = plan.blocks;
+  result["threads"] = plan.threads;
+  result["lanes"] = plan.lanes;
+  result["rows_in_flight"] = plan.rows;
+  result["bytes_in_flight"] = cuda::BytesInFlight(data, plan);
+  result["shared_bytes"] = plan.shared_bytes;
+  return result;
+}
+
+py::list Routes() {
+  py::list result;
+  for (const cuda::Route& route : cuda::kRoutes) {
+    result.append(py::make_tuple(route.name, route.most_targets, route.budget));
+  }
+  return result;
+}
+
 }  // namespace
 
 void RegisterCuda(py::module_& module) {
@@ -261,6 +295,8 @@ void RegisterCuda(py::module_& module) {
           py::kw_only(), "stream"_a = py::none());
   m.def("from_bytes", &FromHost, "bytes"_a, "dtype"_a, "shape"_a, "stream"_a = 0);
   m.def("device_properties", &DeviceProperties);
+  m.def("plan", &PlanOf, "n"_a, "d"_a, "k"_a = 1, "dtype"_a = "float32");
+  m.def("routes", &Routes);
   m.def("loss_and_grad", &LossAndGrad, "x"_a, "w"_a, "y"_a = py::none(), py::kw_only(),
         "intercept"_a = false, "sample_weight"_a = py::none(), "loss_per_target"_a = false,
         "stream"_a = 0, "keep_inputs"_a = true);

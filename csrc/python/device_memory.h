@@ -75,7 +75,9 @@ inline cudaMemPool_t PoolOf(int device) {
 
 // Memory that is given back behind the work on the stream that wrote it, as PyTorch's and CuPy's
 // own: who uses it on another stream orders that one before dropping it. The stream must still be
-// there; the default ones always are.
+// there; the default ones always are. To wait for an event of the time when the memory was taken,
+// on a stream of ours, would not lift that: what the owner enqueued since then, and dropped the
+// memory behind, would lose it to others.
 class DeviceMemory {
  public:
   DeviceMemory(int device, std::size_t bytes, cudaStream_t stream)

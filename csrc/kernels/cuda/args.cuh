@@ -29,8 +29,13 @@ struct DescentArgs {
   double momentum = 0, rate = 0;
   const double* rates = nullptr;  // one per step; null: `rate` for all
   void* w_state = nullptr;        // accumulators, [d + intercept, k]
-  void* v_state = nullptr;        // likewise; one for each block if every_block_updates
+  void* v_state = nullptr;        // likewise
+  // Every block repeats the whole update, of a W and v of its own in its shared memory: what a
+  // launch leaves in w_state and v_state is block 0's.
   bool every_block_updates = false;
+  // Bytes from the start of the block's shared memory to that state, and to X's rows, which stay
+  // there from the first pass on; 0: none of them stays.
+  std::int64_t state_offset = 0, kept_x_offset = 0;
   unsigned* barrier = nullptr;
   std::int64_t* passes_done = nullptr;  // not in one launch: of each block of the step's kernel
   void* w_out = nullptr;
@@ -50,6 +55,10 @@ struct FusedArgs {
   bool intercept = false;
   bool wide_loads = false;     // X is aligned for loads of whole vectors
   double* partials = nullptr;  // [teams][bias k, grad d·k, loss k]; for a descent twice that
+  // Each block's gradient is float32 numbers, and takes half its place in `partials`: for rows so
+  // wide that one group has a block's, once, to write all of float64 and read it again takes 3% as
+  // long as to read 1 GiB of X.
+  bool narrow_grad = false;
   // [teams][2][team][rows · targets, twice for float64], zeros, if team > 1.
   unsigned long long* team_words = nullptr;
   FinishArgs finish;  // the single block of a small problem finishes it

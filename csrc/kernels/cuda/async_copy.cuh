@@ -15,10 +15,19 @@ __device__ inline std::uint32_t SharedAddress(const void* shared) {
 
 // `Bytes` are 4, 8 or 16, and both addresses multiples of it; to shared + Offset, if `wanted`.
 // Through L1, where the end of a row may be the beginning of the next.
-template <int Bytes, int Offset>
+template <int Bytes, int Offset, bool ByL1 = true>
 __device__ inline void CopyAsync(std::uint32_t shared, const void* global, bool wanted) {
   const int p = wanted;
 #if __CUDA_ARCH__ >= 800
+  if constexpr (!ByL1) {
+    static_assert(Bytes == 16, "past L1");
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.s32 p, %4, 0;\n"
+        "@p cp.async.cg.shared.global [%0 + %1], [%2], %3;\n}" ::"r"(shared),
+        "n"(Offset), "l"(global), "n"(Bytes), "r"(p)
+        : "memory");
+    return;
+  }
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.s32 p, %4, 0;\n"
       "@p cp.async.ca.shared.global [%0 + %1], [%2], %3;\n}" ::"r"(shared),

@@ -19,7 +19,7 @@ namespace linreg_ops {
 namespace cuda {
 namespace {
 
-// Every block repeats the whole update, which saves a grid barrier, while that costs a thread no
+// Every block repeats the whole update, which saves a grid barrier, while that costs a block no
 // more than this many loads of partial sums in all: about what the barrier costs.
 constexpr std::int64_t kRepeatedUpdateLoads = 32 * kThreads;
 // A descent's launch ends after so many steps, for the caller to cancel and for other work's sake.
@@ -39,10 +39,38 @@ std::int64_t StepBlocks(std::int64_t count, const Device& device) {
 // that several blocks share.
 bool IsOfSinglePasses(const FusedPlan& plan) { return plan.path == Path::kChunks || plan.team > 1; }
 
+// What the blocks of a descent in one launch keep in their shared memory from pass to pass, behind
+// what a single pass has there; X rather than the ring that would bring it again.
+struct KeptOnChip {
+  bool state = false, ring = false;
+  std::int64_t state_offset = 0, x_offset = 0, ring_offset = 0;
+  std::int64_t shared_bytes;  // of the block's, with all of it
+
+  KeptOnChip(const Data& data, const FusedPlan& plan, const Device& device)
+      : shared_bytes(plan.ring ? plan.ring_offset : plan.shared_bytes) {
+    const std::int64_t count = data.shape.weight_rows() * data.shape.k;
+    const std::int64_t state_bytes =
+        (count + data.shape.k) * 8 +
+        2 * count * static_cast<std::int64_t>(SizeOf(AccumulatorType(data.x_type)));
+    const auto keep = [&](std::int64_t bytes, std::int64_t* offset) {
+      const std::int64_t at = AlignUp(shared_bytes, 16);
+      if (at + bytes > device.shared_per_block) return false;
+      *offset = at;
+      shared_bytes = at + bytes;
+      return true;
+    };
+    state = (plan.blocks == 1 || plan.blocks * count <= kRepeatedUpdateLoads) &&
+            keep(state_bytes, &state_offset);
+    if (!plan.narrow && !keep(KeptBytes(data, plan), &x_offset) && plan.ring) {
+      ring = keep(plan.shared_bytes - plan.ring_offset, &ring_offset);
+    }
+  }
+};
+
 struct DescentParts {
   FusedPlan plan;
-  std::int64_t count;        // of W's elements
-  bool every_block_updates;  // in one launch
+  std::int64_t count;  // of W's elements
+  KeptOnChip kept;
   void* w_state;
   void* v_state;
   std::int64_t* done = nullptr;  // passes or steps, by each block of the step's kernel
@@ -60,22 +88,19 @@ struct DescentParts {
                void* workspace)
       : plan(PlanFused(data, device)),
         count(data.shape.weight_rows() * data.shape.k),
-        every_block_updates(plan.blocks == 1 || plan.blocks * count <= kRepeatedUpdateLoads) {
+        kept(data, plan, device) {
     const std::int64_t state_bytes =
         count * static_cast<std::int64_t>(SizeOf(AccumulatorType(data.x_type)));
     WorkspaceParts parts(workspace);
-    const std::int64_t copies =
-        plan.path == Path::kRows && every_block_updates ? std::int64_t{plan.blocks} : 1;
-    w_state = parts.Take(copies * state_bytes);
+    w_state = parts.Take(state_bytes);
+    v_state = parts.Take(state_bytes);
     rates = parts.Take<double>(descent.num_rates > 1 ? descent.num_rates * 8 : 0);
     if (IsOfSinglePasses(plan)) {
-      v_state = parts.Take(state_bytes);
       done = parts.Take<std::int64_t>(StepBlocks(count, device) * 8);
       loss = parts.Take(8);
       grad = parts.Take(state_bytes);
       loss_grad = parts.Take(LossGradBytes(data, device, gemm));
     } else {
-      v_state = parts.Take(copies * state_bytes);
       barrier = parts.Take<unsigned>(sizeof(unsigned));
       done = parts.Take<std::int64_t>(plan.blocks * 8);
       partials = parts.Take<double>(PartialsBytes(data, plan, 2));
@@ -203,7 +228,8 @@ Status MakeArgs(const Call& call, FusedArgs* args) {
   steps.rate = FirstRate(call.descent);
   steps.w_state = parts.w_state;
   steps.v_state = parts.v_state;
-  steps.every_block_updates = parts.every_block_updates;
+  steps.every_block_updates = parts.kept.state;
+  steps.state_offset = parts.kept.state_offset;
   steps.barrier = parts.barrier;
   steps.passes_done = parts.done;
   steps.w_out = call.descent.w;
@@ -220,11 +246,15 @@ Status DescendInOneLaunch(const Call& call, FusedArgs args) {
   }
   DescentArgs& steps = args.descent;
   steps.enabled = true;
+  steps.kept_x_offset = call.parts.kept.x_offset;
+  args.plan.ring = call.parts.kept.ring;
+  args.plan.ring_offset = call.parts.kept.ring_offset;
+  args.plan.shared_bytes = call.parts.kept.shared_bytes;
   for (std::int64_t first = 0; first <= steps.num_steps; first += kStepsPerLaunch) {
     if (call.cancelled()) return Cancelled(first);
     steps.first_pass = first;
     steps.last_pass = std::min(first + kStepsPerLaunch, steps.num_steps + 1);
-    if (cooperative) {
+    if (cooperative || !steps.every_block_updates) {
       Status status = CheckCuda(cudaMemsetAsync(steps.barrier, 0, sizeof(unsigned), call.stream),
                                 "clearing the grid barrier");
       if (!status.ok()) return status;
@@ -243,8 +273,8 @@ Status LaunchPassAndStep(const Call& call, const FusedArgs& args, cudaStream_t s
   const int blocks = args.descent.every_block_updates ? 1 : args.plan.blocks;
   const LaunchConfig config = {"the descent's step kernel",
                                dim3(static_cast<unsigned>(blocks)),
-                               kThreads,
-                               kReduceBytes,
+                               args.plan.threads,  // as many, so that they add alike
+                               kReduceBytes + kMostTargets * 8,
                                false,
                                stream};
   return IsWide(call.data.x_type) ? Launch(config, StepFromPartialsKernel<double>, args)

@@ -24,16 +24,26 @@ __global__ void __launch_bounds__(kThreads)
   double* reduce = reinterpret_cast<double*>(shared);
   const DescentArgs& descent = args.descent;
   const std::int64_t step = descent.passes_done[blockIdx.x];
+  const Partials totals{args.partials, args.partial_stride(), args.plan.teams, false};
   __syncthreads();
   if (threadIdx.x == 0) descent.passes_done[blockIdx.x] = step + 1;
-  if (blockIdx.x == 0) StoreStepLoss(args, args.partials, step, reduce);
-  if (step < descent.num_steps) {
-    const Partials totals{args.partials, args.partial_stride(), args.plan.teams, false};
-    UpdateShare<A>(args, totals, step, reduce);
-    return;
+  if (descent.every_block_updates) {  // as this one, the only one, does
+    A *const w = static_cast<A*>(descent.w_state), *const v = static_cast<A*>(descent.v_state);
+    const double rate = step < descent.num_steps ? RateOf(descent, step) : 0.0;
+    double* const losses = reduce + blockDim.x;
+    StepFromTotals(args, totals, step, args.partial_stride(), losses, reduce,
+                   [&](std::int64_t i, double grad) {
+                     w[i] += NextV(v + i, descent.momentum, rate, grad, false);
+                   });
+    __syncthreads();
+    StoreLossOfTargets(args, step, losses);
+  } else {
+    if (blockIdx.x == 0) StoreStepLoss(args, args.partials, step, reduce);
+    if (step < descent.num_steps) UpdateShare<A>(args, totals, step, reduce);
   }
+  if (step < descent.num_steps) return;
   const Share share(args.weights());
-  for (std::int64_t i = share.first + threadIdx.x; i < share.last; i += kThreads) {
+  for (std::int64_t i = share.first + threadIdx.x; i < share.last; i += blockDim.x) {
     const A w = static_cast<const A*>(descent.w_state)[i];
     StoreAs(descent.w_out, i, args.finish.loss_type, static_cast<double>(w));
   }

@@ -11,13 +11,18 @@ namespace linreg_ops {
 namespace cuda {
 
 // The instance with as many vectors a lane as the plan has, from C on.
-template <typename T, int K, int E, int C>
+template <typename T, int K, int E, int C = 1>
 Status LaunchVariant(const FusedArgs& args, const LaunchConfig& config) {
-  if constexpr (C > MostVectors(Element<T>::kType, K, E)) {
+  constexpr DType kType = Element<T>::kType;
+  if constexpr (C > MostVectors(kType, K, E)) {
     return {Status::Code::kInternal, "no fused kernel for this plan"};
   } else {
-    if (args.plan.variant.vectors != C) return LaunchVariant<T, K, E, 2 * C>(args, config);
-    return Launch(config, FusedKernel<RowsPass<T, K, E, C>>, args);
+    if constexpr (IsInstance(kType, {K, E, C})) {
+      if (args.plan.variant.vectors == C) {
+        return Launch(config, FusedKernel<RowsPass<T, K, E, C>>, args);
+      }
+    }
+    return LaunchVariant<T, K, E, C + 1>(args, config);
   }
 }
 
@@ -30,10 +35,10 @@ Status LaunchForTargets(const FusedArgs& args, const LaunchConfig& config) {
   }
   if constexpr (K > 1 || IsWide(kType)) {
     if (args.plan.variant.vector == kNarrow) {
-      return LaunchVariant<T, K, kNarrow, LeastVectors(kType, K, kNarrow)>(args, config);
+      return LaunchVariant<T, K, kNarrow>(args, config);
     }
   }
-  return LaunchVariant<T, K, kWide, LeastVectors(kType, K, kWide)>(args, config);
+  return LaunchVariant<T, K, kWide>(args, config);
 }
 
 template <typename T, int D = 1>

@@ -5,6 +5,8 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -41,14 +43,25 @@ struct LaunchConfig {
 
 // Lets the kernel have as much shared memory as the device has for a block, whatever this launch
 // needs: the limit belongs to the kernel, which another thread may be launching with another size.
+// Once for each device, because the driver is slow to answer. How a multiprocessor divides its
+// memory between that and L1 is left to the driver: no plan has more blocks than the device has
+// multiprocessors, and what shared memory does not need is the loads'.
 inline Status AllowSharedMemory(const void* kernel, const LaunchConfig& config) {
+  static std::mutex mutex;
+  static auto* const allowed = new std::set<std::pair<const void*, int>>;  // never destroyed
   int device = 0, limit = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (allowed->count({kernel, device}) != 0) return Status();
     error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   }
   if (error == cudaSuccess) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+  }
+  if (error == cudaSuccess) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    allowed->insert({kernel, device});
   }
   return CheckCuda(error, std::string("asking for ") + std::to_string(config.shared_bytes) +
                               " bytes of shared memory for " + config.name);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/cuda/args.cuh"
@@ -50,27 +51,37 @@ class NarrowPass {
   __device__ void Run(bool want_grad, const Flush& flush) {
     const std::int64_t stride = std::int64_t{args_.plan.blocks} * blockDim.x;
     std::int64_t tile = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-    started_ = 0;
-    slot_in_ = 0;
+    // What the ring holds whole stays there: later passes find no copy left to start.
+    if (started_ == 0 || args_.plan.iterations > S) {
+      started_ = 0;
+      slot_in_ = 0;
 #pragma unroll 1
-    for (int s = 0; s < S; ++s) Start(tile, stride);
+      for (int s = 0; s < S; ++s) Start(tile, stride);
+    }
     Targets coming;
     LoadY(tile, stride, coming);
     int left = args_.plan.segment, slot = 0;
     bool first = true;
-    for (std::int64_t i = 0; i < args_.plan.iterations; ++i, tile += stride * U) {
+    const auto iterate = [&](auto plain) {
       AwaitCopiesBut<S - 1>();
       const Targets targets = coming;
       LoadY(tile + stride * U, stride, coming);
-      Use(slot, tile, stride, i < args_.plan.whole, targets);
+      Use<decltype(plain)::value>(slot, tile, stride, targets);
       Start(tile, stride);  // the slot's next tiles
       slot = NextSlot(slot);
+      tile += stride * U;
       if (--left == 0) {
         FlushSums(want_grad, flush, first);
         first = false;
         left = args_.plan.segment;
       }
+    };
+    // Two loops: at a branch within one, the compiler waits for the loads of Y under way.
+    std::int64_t i = 0;
+    if (args_.s == nullptr) {
+      for (; i < args_.plan.whole; ++i) iterate(std::true_type());
     }
+    for (; i < args_.plan.iterations; ++i) iterate(std::false_type());
     FlushSums(want_grad, flush, first);
   }
 
@@ -182,8 +193,10 @@ class NarrowPass {
     (x[Number].template LoadShared<Number * 16>(from), ...);
   }
 
-  __device__ void Use(int slot, std::int64_t tile, std::int64_t stride, bool whole,
-                      const Targets& targets) {
+  // `Plain`: all of the rows are there, and have no weights. To ask for each row takes a third of
+  // the instructions of a single column.
+  template <bool Plain>
+  __device__ void Use(int slot, std::int64_t tile, std::int64_t stride, const Targets& targets) {
     A loss = 0, bias = 0;
 #pragma unroll
     for (int u = 0; u < U; ++u) {
@@ -191,7 +204,7 @@ class NarrowPass {
       LoadTile(x, ring_ + slot + u * D * 16, std::make_integer_sequence<int, D>());
       A y[E], s[E];
       Convert(targets.y[u], y);
-      if (args_.s != nullptr) Convert(targets.s[u], s);
+      if (!Plain && args_.s != nullptr) Convert(targets.s[u], s);
       const std::int64_t rows = args_.n - (tile + u * stride) * E;
       A tile_loss = 0, tile_bias = 0;
 #pragma unroll
@@ -199,8 +212,8 @@ class NarrowPass {
         A residual = w_bias_ - y[r];
 #pragma unroll
         for (int c = 0; c < D; ++c) residual += x[(r * D + c) / E][(r * D + c) % E] * w_[c];
-        if (!whole && r >= rows) residual = 0;
-        const A weighted = args_.s != nullptr ? s[r] * residual : residual;
+        if (!Plain && r >= rows) residual = 0;
+        const A weighted = !Plain && args_.s != nullptr ? s[r] * residual : residual;
         tile_loss += weighted * residual;
         tile_bias += weighted;
 #pragma unroll
@@ -247,13 +260,6 @@ class NarrowPass {
       flush(0, total, first);
     }
     __syncthreads();  // a single block reads them next
-  }
-
-  template <typename Sum>
-  __device__ static Sum WarpSum(Sum value) {
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffu, value, mask);
-    return value;
   }
 
   const FusedArgs& args_;

@@ -1,6 +1,7 @@
 #include "kernels/cuda/plan.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -34,8 +35,8 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
                  : VectorWidth(data.x_type);
   // Rows start anywhere in a vector where d is not a multiple of one.
   plan->period = v.vector / std::gcd(static_cast<int>(d % v.vector), v.vector);
-  const std::int64_t vectors =
-      PowerOfTwoAbove(CeilDiv(d + v.vector - v.vector / plan->period, v.vector));
+  const std::int64_t needed = CeilDiv(d + v.vector - v.vector / plan->period, v.vector);
+  const std::int64_t vectors = PowerOfTwoAbove(needed);
   // Few lanes, because their sum costs a shuffle for each doubling; but so many that a warp's load
   // touches few cache lines.
   constexpr std::int64_t kLanes = 4;
@@ -51,17 +52,23 @@ bool ChooseLanes(const Data& data, FusedPlan* plan) {
   const bool halved =
       BytesOf(data.x_type) == 2 && v.targets == 1 && most > least && 2 * vectors / most <= kThreads;
   lanes = share(halved ? most / 2 : most);
+  if (v.targets == 1 && v.vectors > 1 && 4 * needed <= 3 * lanes * v.vectors) {
+    if (v.vectors == 2 && lanes > 1) {
+      lanes /= 2;
+      v.vectors = 4;
+    }
+    if (v.vectors > 2) v.vectors -= v.vectors / 4;
+  }
   if (lanes * plan->target_groups > kThreads) {
     if (plan->target_groups > 1) return false;
     v.vectors = TeamVectors(data.x_type, v.targets);
-    const std::int64_t needed = CeilDiv(d + v.vector - v.vector / plan->period, v.vector);
     const std::int64_t team = CeilDiv(needed, std::int64_t{kThreads} * v.vectors);
     if (team > kMostBlocksOfARow) return false;
     plan->team = static_cast<int>(team);
     lanes = kThreads * team;
   }
   plan->lanes = static_cast<int>(lanes);
-  plan->rows = RowsInFlight(data.x_type, v);
+  plan->rows = RowsInFlight(data.x_type, v, plan->team > 1);
   return true;
 }
 
@@ -83,6 +90,19 @@ std::int64_t LayOutShared(const Data& data, FusedPlan* plan) {
   plan->scalars_offset = AlignUp(plan->scalars_offset, 16);
   plan->shared_bytes = plan->scalars_offset + warps * 2 * kMostTargets * 8;
   return plan->shared_bytes;
+}
+
+// Behind the rest of the block's shared memory, if it fits.
+void LayOutRing(const Data& data, const Device& device, FusedPlan* plan) {
+  const Variant& v = plan->variant;
+  const int stages = RingStages(data.x_type, v, plan->team > 1);
+  const std::int64_t offset = AlignUp(plan->shared_bytes, 16);
+  const std::int64_t bytes = std::int64_t{stages} * plan->rows * v.vectors * 16 * plan->threads;
+  plan->ring = stages > 0 && plan->lanes > 32 && plan->whole > stages &&
+               offset + bytes <= device.shared_per_block;
+  if (!plan->ring) return;
+  plan->ring_offset = offset;
+  plan->shared_bytes = offset + bytes;
 }
 
 int WholeIterations(std::int64_t count) {
@@ -117,12 +137,11 @@ FusedPlan PlanNarrow(const Data& data, const Device& device, bool small, std::in
   plan.threads = bytes <= kSingleWarpBytes ? 32 : kThreads;
   const auto lay_out = [&] {
     plan.sums_offset = std::int64_t{NarrowRingBytes(columns)} * plan.threads;
-    plan.shared_bytes = plan.sums_offset + (columns + 2) * (kThreads / 32) * 8;
-    return std::max(plan.shared_bytes, std::int64_t{kThreads} * 8);
+    // For its own sums, and those of the other blocks' in a descent, while the ring holds X.
+    plan.shared_bytes = plan.sums_offset + std::max((columns + 2) * (kThreads / 32), kThreads) * 8;
+    return plan.shared_bytes;
   };
-  while ((plan.shared_bytes = lay_out()) > device.shared_per_block && plan.threads > 32) {
-    plan.threads /= 2;
-  }
+  while (lay_out() > device.shared_per_block && plan.threads > 32) plan.threads /= 2;
   plan.groups = plan.threads;
   const std::int64_t wanted = CeilDiv(data.shape.n, std::int64_t{plan.threads} * plan.rows);
   const std::int64_t most = small ? 1 : device.multiprocessors;
@@ -165,19 +184,60 @@ FusedPlan PlanFused(const Data& data, const Device& device) {
   const std::int64_t safe = std::max<std::int64_t>(0, shape.n - (plan.period > 1 ? 1 : 0));
   plan.whole = WholeIterations(safe / stride / plan.rows);
   plan.segment = SegmentOf(data.x_type, plan.rows);
+  LayOutRing(data, device, &plan);
+  plan.narrow_sums = !IsWide(data.x_type) && plan.groups == 1 && plan.blocks > 1 &&
+                     CeilDiv(shape.n, stride * plan.rows) < plan.segment;
   return plan;
+}
+
+const Route& RouteOf(const Shape& shape, const FusedPlan& plan) {
+  const char* const name = plan.path == Path::kChunks ? "chunks"
+                           : plan.narrow              ? "row_per_lane"
+                           : plan.team > 1            ? "blocks_per_row"
+                           : plan.lanes > 32          ? "warps_per_row"
+                                                      : "lanes_per_row";
+  const Route* route = kRoutes;
+  while (std::strcmp(route->name, name) != 0 || route->most_targets < shape.k) ++route;
+  return *route;
+}
+
+std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan) {
+  if (plan.path == Path::kChunks) return 0;
+  const Variant& v = plan.variant;
+  const auto x_size = static_cast<std::int64_t>(SizeOf(data.x_type));
+  if (plan.narrow) {  // y's come an iteration ahead
+    const std::int64_t x = NarrowStages(v.vectors) * v.vectors * x_size;
+    return plan.threads * plan.rows * (x + static_cast<std::int64_t>(SizeOf(data.w_type)));
+  }
+  const std::int64_t y = data.shape.k * static_cast<std::int64_t>(SizeOf(data.w_type));
+  const int iterations = plan.ring ? RingStages(data.x_type, v, plan.team > 1) : 1;  // of X's
+  const std::int64_t x = plan.threads / plan.target_groups * v.vectors * v.vector * x_size;
+  return plan.rows * (iterations * x + plan.groups * y);
+}
+
+std::int64_t KeptBytes(const Data& data, const FusedPlan& plan) {
+  const std::int64_t stride = std::int64_t{plan.teams} * plan.groups;
+  const std::int64_t iterations = CeilDiv(data.shape.n, stride * plan.rows);
+  const Variant& v = plan.variant;
+  return iterations * plan.rows * v.vectors * plan.threads * v.vector *
+         static_cast<std::int64_t>(SizeOf(data.x_type));
 }
 
 ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm) {
   const Shape& shape = data.shape;
   ChunkPlan plan;
-  // Half of L2 for X, so that its second use finds it; 16-bit rows may be widened to float32.
-  // Products by cuBLAS want more: of 30 MB they take twice as long as of all rows at once, on an
-  // H200.
-  const std::int64_t x_size = std::max<std::int64_t>(4, SizeOf(data.x_type));
-  const std::int64_t row_bytes = x_size * std::max<std::int64_t>(1, std::max(shape.d, shape.k));
+  const auto x_size = static_cast<std::int64_t>(SizeOf(data.x_type));
   const std::int64_t l2 = std::max<std::int64_t>(device.l2_bytes, 4 << 20);
-  const std::int64_t chunk_bytes = gemm ? std::max<std::int64_t>(l2 / 2, 256 << 20) : l2 / 2;
+  // Half of L2 for X, so that its second use finds it.
+  std::int64_t row_bytes = x_size * std::max(shape.d, shape.k), chunk_bytes = l2 / 2;
+  if (gemm) {
+    // Products by cuBLAS take twice as long of 30 MB as of all rows at once, on an H200, and still
+    // an eighth longer of 256 MB: as many rows as this much memory has residuals for, and 16-bit
+    // rows widened to float32.
+    row_bytes = x_size == 2 ? 6 * shape.k + 4 * shape.d : x_size * shape.k;
+    chunk_bytes = std::max<std::int64_t>(l2 / 2, 256 << 20);
+  }
+  row_bytes = std::max<std::int64_t>(1, row_bytes);
   plan.rows = std::max<std::int64_t>(
       1, std::min(shape.n, std::max<std::int64_t>(32, chunk_bytes / row_bytes)));
   const std::int64_t column_blocks =

@@ -3,7 +3,9 @@
 // that it can be tested without a GPU.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/l2_loss_grad.h"
 
@@ -38,7 +40,7 @@ constexpr int NarrowWidth(DType type) { return IsWide(type) ? 1 : 2; }
 constexpr int AccumulatorBytes(DType type, int targets) {
   return IsWide(type) || (targets == 4 && BytesOf(type) == 2) ? 128 : 256;
 }
-// Powers of two between these are instances. Fewer than two vectors would save little.
+// Fewer than two vectors would save little.
 constexpr int MostVectors(DType type, int targets, int vector) {
   const int accumulator = IsWide(type) ? 8 : 4;
   return vector < VectorWidth(type)
@@ -55,27 +57,50 @@ constexpr int TeamVectors(DType type, int targets) {
 constexpr int LeastVectors(DType type, int targets, int vector) {
   return MostVectors(type, targets, vector) > 1 ? 2 : 1;
 }
+// The instances: powers of two and, for one target, three quarters of them, which spare rows of a
+// few columns more than a power of two half of the work on columns that they do not have.
+constexpr bool IsInstance(DType type, Variant v) {
+  const int part = v.targets == 1 && v.vectors % 3 == 0 ? v.vectors / 3 : v.vectors;
+  return v.vectors >= LeastVectors(type, v.targets, v.vector) &&
+         v.vectors <= MostVectors(type, v.targets, v.vector) && (part & (part - 1)) == 0;
+}
 // Rows that a lane loads before it uses the first: 256 bytes, as far as registers hold them, their
 // sums for each target and, of 16-bit rows, what they are converted to. Found by what nvcc 13 for
 // sm_90 compiles without spilling; tests/test_cuda_build.py sees to that.
-constexpr int RowsInFlight(DType type, Variant v) {
+constexpr int RowsInFlight(DType type, Variant v, bool team = false) {
   const bool full = v.vectors > 1 && v.vectors == MostVectors(type, v.targets, v.vector);
   const bool half = BytesOf(type) == 2;
   const int most = v.targets == 1   ? 16
-                   : v.targets == 4 ? (IsWide(type) ? 4 : 6)
+                   : v.targets == 4 ? (IsWide(type)                ? 4
+                                       : v.vector * v.vectors <= 2 ? 8
+                                                                   : 6)
                    : IsWide(type)   ? 8
                                     : 16;
-  const int bytes = v.targets == 1   ? (full && half                                ? 128
-                                        : type == DType::kFloat16 && v.vectors == 2 ? 192
-                                                                                    : 256)
-                    : v.targets == 2 ? (IsWide(type)   ? 128
-                                        : full && half ? 64
-                                                       : 256)
+  const bool fewer = type == DType::kFloat16 && v.vectors == 2;
+  const int bytes = v.targets == 1   ? (full && half ? 128
+                                        : fewer      ? 192
+                                                     : 256)
+                    : v.targets == 2 ? (IsWide(type) || (half && team) ? 128
+                                        : full && half                 ? 64
+                                        : fewer                        ? 192
+                                                                       : 256)
                     : half           ? 64
                     : IsWide(type)   ? 48
-                                     : (full ? 128 : 192);
+                                     : 192;
   const int rows = bytes / (v.vector * v.vectors * BytesOf(type));
   return rows < 1 ? 1 : rows > most ? most : rows;
+}
+
+// Iterations whose rows are under way to a lane's ring in shared memory, which takes no registers
+// until their turn: 128 KB of a block's 256 lanes. For rows of several warps, which wait for each
+// other: these have as many vectors as a lane may have, or three quarters of them. 0: no ring. On
+// an H200 it takes rows of 16384 columns from 0.82 to 0.86 of the read bandwidth, bfloat16's from
+// 0.51 to 0.67; rows of few lanes, which load half a cache line each, lose.
+constexpr int RingStages(DType type, Variant v, bool team = false) {
+  const int most = MostVectors(type, v.targets, v.vector);
+  const bool halved = team || (BytesOf(type) == 2 && v.targets == 1);
+  if (v.vector < VectorWidth(type) || v.vectors < (halved ? most / 2 : most) * 3 / 4) return 0;
+  return std::min(8, 512 / (RowsInFlight(type, v, team) * v.vectors * 16));
 }
 
 // Rows of so few columns, for one target, are whole in a lane: kernels of their own for each number
@@ -118,12 +143,40 @@ struct FusedPlan {
   std::int64_t iterations = 0;
   int whole = 0;    // of them, that need no look at where X ends
   int segment = 1;  // iterations after which float32 sums are added to float64 ones
+  // A block has one float32 number for each of the gradient's: one group, and no segment is full.
+  bool narrow_sums = false;
+  bool ring = false;  // see RingStages
   // Shared memory, in bytes from the start of the block's.
-  std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, shared_bytes = 0;
+  std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, ring_offset = 0,
+               shared_bytes = 0;
 };
+
+// The ways to make a pass, by who holds a row of X, and by how many targets at most.
+struct Route {
+  const char* name;
+  std::int64_t most_targets;
+  // Warp instructions of the compiled PTX, without its moves between registers, for each clock in
+  // which a multiprocessor of an H200 takes in its share of 4.8 TB/s: 20.2 bytes. At most four are
+  // issued in a clock; with two and less to issue, it is memory that a pass waits for.
+  double budget;
+};
+constexpr std::int64_t kAnyTargets = std::numeric_limits<std::int64_t>::max();
+// tests/test_cuda_budgets.py holds each to its budget.
+constexpr Route kRoutes[] = {
+    {"row_per_lane", 1, 1.5},     {"lanes_per_row", 1, 1.6},  {"lanes_per_row", 4, 2.6},
+    {"lanes_per_row", 16, 9.5},   {"warps_per_row", 1, 1.6},  {"warps_per_row", 4, 2.6},
+    {"warps_per_row", 16, 9.5},   {"blocks_per_row", 1, 1.5}, {"blocks_per_row", 4, 2.5},
+    {"chunks", kAnyTargets, 220},
+};
+const Route& RouteOf(const Shape& shape, const FusedPlan& plan);
+// Bytes of X and y that a multiprocessor has asked for and not used yet, where it has a block.
+std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan);
 
 // The plan of the fused kernel, or path == kChunks if no block can hold the problem.
 FusedPlan PlanFused(const Data& data, const Device& device);
+
+// Bytes of a block's rows of X as its lanes hold them, in all iterations.
+std::int64_t KeptBytes(const Data& data, const FusedPlan& plan);
 
 // The other path: rows [i · rows, (i + 1) · rows) at a time.
 struct ChunkPlan {

@@ -69,6 +69,14 @@ __device__ inline void SumOverWarp(A* value) {
   }
 }
 
+// In every lane of a whole warp.
+template <typename Sum>
+__device__ inline Sum WarpSum(Sum value) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffu, value, mask);
+  return value;
+}
+
 // One row of numbers for each of `count` blocks, to be summed over the blocks.
 struct Partials {
   const void* base = nullptr;
@@ -83,14 +91,20 @@ struct Partials {
   }
 };
 
-// Calls use(i, total of number i) for i in [first, last), each by one thread. The whole block
-// calls.
-template <typename Use>
-__device__ inline void ForEachTotal(const Partials& partials, std::int64_t first, std::int64_t last,
-                                    double* shared, const Use& use) {
+// How many of `count` numbers the threads of a block sum side by side.
+__device__ inline int SpanOf(std::int64_t count) {
   const int threads = blockDim.x;
   int span = 1;
-  while (span < threads && span < last - first) span *= 2;
+  while (span < threads && span < count) span *= 2;
+  return span;
+}
+
+// Calls use(i, total of number i) for i in [first, last), each by one thread. The whole block
+// calls. `span` and the number of threads are all that the order of the additions depends on.
+template <typename Use>
+__device__ inline void ForEachTotal(const Partials& partials, std::int64_t first, std::int64_t last,
+                                    int span, double* shared, const Use& use) {
+  const int threads = blockDim.x;
   const int lane = threadIdx.x % span;
   const int groups = threads / span;
   for (std::int64_t base = first; base < last; base += span) {
@@ -106,6 +120,11 @@ __device__ inline void ForEachTotal(const Partials& partials, std::int64_t first
     SumOverGroups(value, span, shared, total);
     if (threadIdx.x < span && i < last) use(i, total[0]);
   }
+}
+template <typename Use>
+__device__ inline void ForEachTotal(const Partials& partials, std::int64_t first, std::int64_t last,
+                                    double* shared, const Use& use) {
+  ForEachTotal(partials, first, last, SpanOf(last - first), shared, use);
 }
 
 // All blocks of a cooperative launch; `counter` starts at zero and `arrivals` counts up alike in

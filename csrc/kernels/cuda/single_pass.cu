@@ -90,6 +90,11 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
   const PassParts parts(data, plan, workspace);
   FusedArgs args = MakeFusedArgs(data, w_type, plan, parts.partials);
   args.team_words = parts.team_words;
+  if (plan.narrow_sums) {
+    Partials& grad = args.finish.grad;
+    args.narrow_grad = grad.narrow = true;
+    grad.stride *= 2;
+  }
   args.finish.loss_type = outputs.loss_type;
   args.finish.grad_type = outputs.grad_type;
   args.finish.loss_per_target = outputs.loss_per_target;

@@ -62,27 +62,85 @@ __device__ inline void UpdateShare(const FusedArgs& args, const Partials& partia
          static_cast<A*>(args.descent.v_state), shared);
 }
 
-// Where this block finds W between the passes of a launch: its own copy if every block updates all.
-template <typename A>
-__device__ inline A* StateOf(const FusedArgs& args, void* state) {
-  return static_cast<A*>(state) +
-         (args.descent.every_block_updates ? blockIdx.x * args.weights() : 0);
+// A step by a block that brings all weights up to date: update(i, total of the gradient's element
+// i), unless it was the last pass, which made none. `last` is args.weights(), or beyond it by k
+// where the block stores the step's loss as well; those totals go by way of `losses`.
+template <typename UpdateOne>
+__device__ inline void StepFromTotals(const FusedArgs& args, const Partials& partials,
+                                      std::int64_t step, std::int64_t last, double* losses,
+                                      double* shared, const UpdateOne& update) {
+  const std::int64_t weights = args.weights();
+  const auto use = [&](std::int64_t i, double total) {
+    if (i < weights) {
+      update(i, total);
+    } else {
+      losses[i - weights] = total;
+    }
+  };
+  const std::int64_t first = step < args.descent.num_steps ? 0 : weights;
+  // One span for all blocks and passes, so that all add alike.
+  ForEachTotal(partials, first, last, SpanOf(weights + args.k), shared, use);
 }
 
-// Within a launch of several passes: ends with the W that this block reads up to date.
-template <typename A>
-__device__ inline void UpdateWeights(const FusedArgs& args, const Partials& partials,
-                                     std::int64_t step, double* shared, unsigned* arrivals) {
-  const DescentArgs& descent = args.descent;
-  if (descent.every_block_updates) {
-    Update(args, partials, step, 0, args.weights(), StateOf<A>(args, descent.w_state),
-           StateOf<A>(args, descent.v_state), shared);
-    __syncthreads();
-    return;
-  }
-  UpdateShare<A>(args, partials, step, shared);
-  GridBarrier(descent.barrier, arrivals);
+// losses[step] from the targets' losses, at most as many as a warp has lanes, by the first warp.
+__device__ inline void StoreLossOfTargets(const FusedArgs& args, std::int64_t step,
+                                          const double* losses) {
+  if (threadIdx.x >= 32) return;
+  const double loss = WarpSum(threadIdx.x < args.k ? losses[threadIdx.x] : 0.0);
+  if (threadIdx.x == 0) StoreAs(args.descent.losses, step, args.finish.loss_type, loss);
 }
+
+// W and v of a block that brings all of them up to date, and the totals of a pass: in its shared
+// memory, where a step of a small problem is over before global memory has answered once.
+template <typename A>
+struct BlockState {
+  double* const totals;  // [d + intercept, k] of the gradient, [k] of the loss
+  A *const w, *const v;
+
+  __device__ BlockState(const FusedArgs& args, unsigned char* shared)
+      : totals(reinterpret_cast<double*>(shared + args.descent.state_offset)),
+        w(reinterpret_cast<A*>(totals + args.partial_stride())),
+        v(w + args.weights()) {}
+
+  // As the caller has it, or where the last launch stopped. The whole block calls.
+  __device__ void Begin(const FusedArgs& args) const {
+    const DescentArgs& descent = args.descent;
+    for (std::int64_t i = threadIdx.x; i < args.weights(); i += blockDim.x) {
+      const bool goes_on = descent.first_pass > 0;
+      w[i] =
+          goes_on ? static_cast<const A*>(descent.w_state)[i] : LoadAs<A>(args.w, i, args.w_type);
+      v[i] = goes_on ? static_cast<const A*>(descent.v_state)[i] : A(0);
+    }
+    __syncthreads();
+  }
+
+  __device__ void Step(const FusedArgs& args, const Partials& partials, std::int64_t step,
+                       double* shared) const {
+    const DescentArgs& descent = args.descent;
+    const std::int64_t weights = args.weights();
+    const double rate = step < descent.num_steps ? RateOf(descent, step) : 0.0;
+    const auto update = [&](std::int64_t i, double grad) {
+      w[i] += NextV(v + i, descent.momentum, rate, grad, false);
+    };
+    double* const losses = totals + weights;
+    if (gridDim.x > 1) {
+      StepFromTotals(args, partials, step, blockIdx.x == 0 ? weights + args.k : weights, losses,
+                     shared, update);
+    } else if (step < descent.num_steps) {
+      for (std::int64_t i = threadIdx.x; i < weights; i += blockDim.x) update(i, totals[i]);
+    }
+    __syncthreads();
+    if (blockIdx.x == 0) StoreLossOfTargets(args, step, losses);
+  }
+
+  // For the next launch, by block 0: the others have the same.
+  __device__ void End(const FusedArgs& args) const {
+    for (std::int64_t i = threadIdx.x; i < args.weights(); i += blockDim.x) {
+      static_cast<A*>(args.descent.w_state)[i] = w[i];
+      static_cast<A*>(args.descent.v_state)[i] = v[i];
+    }
+  }
+};
 
 }  // namespace cuda
 }  // namespace linreg_ops

@@ -112,6 +112,19 @@ struct Vector {
     }
   }
 
+  __device__ void StoreShared(std::uint32_t shared) const {
+    if constexpr (kWords == 4) {
+      asm volatile("st.shared.v4.u32 [%4], {%0, %1, %2, %3};" ::"r"(word[0]), "r"(word[1]),
+                   "r"(word[2]), "r"(word[3]), "r"(shared)
+                   : "memory");
+    } else if constexpr (kWords == 2) {
+      asm volatile("st.shared.v2.u32 [%2], {%0, %1};" ::"r"(word[0]), "r"(word[1]), "r"(shared)
+                   : "memory");
+    } else {
+      asm volatile("st.shared.u32 [%1], %0;" ::"r"(word[0]), "r"(shared) : "memory");
+    }
+  }
+
   // Elements [first, last) from an address that is aligned to its elements only; zeros elsewhere.
   __device__ void LoadEach(const T* from, int first, int last) {
 #pragma unroll

@@ -102,6 +102,7 @@ T Not(T a) {
   return static_cast<T>(~a);
 }
 bool NotPredicate(bool a) { return !a; }
+U32 LeadingZeros(U32 a) { return a == 0 ? 32 : static_cast<U32>(__builtin_clz(a)); }
 template <typename T>
 T Fma(T a, T b, T c) {
   return std::fma(a, b, c);
@@ -351,6 +352,7 @@ Table MakeTable() {
   t["or.pred"] = Binary<bool, Or<bool>>;
   t["xor.pred"] = Binary<bool, Xor<bool>>;
   t["not.pred"] = Unary<bool, NotPredicate>;
+  t["clz.b32"] = Unary<U32, LeadingZeros>;
   t["mov.pred"] = Move<bool>;
   t["mul.wide.s32"] = MulWide<S32, S64>;
   t["mul.wide.u32"] = MulWide<U32, U64>;

@@ -301,7 +301,9 @@ void Block::ExchangeInWarp(int warp) {
     if (i.kind == Kind::kVote) {
       t.registers[i.vector[0]] = any;
     } else {
-      const auto from = static_cast<Register>(n - first) ^ t.registers[i.from[1]];
+      const auto lane = static_cast<Register>(n - first), other = t.registers[i.from[1]];
+      const Register segment = t.registers[i.from[2]] >> 8;
+      const Register from = i.by_index ? (lane & segment) | (other & ~segment & 31) : lane ^ other;
       if (from >= static_cast<Register>(last - first)) Fault(t, "shuffle beyond the warp");
       t.registers[i.vector[0]] = static_cast<std::uint32_t>(values[from & 31]);
       if (i.vector.size() > 1) t.registers[i.vector[1]] = 1;
@@ -352,6 +354,7 @@ bool Block::PassBarriers() {
 void Block::Finish() {
   if (!copies_.empty()) faults().Add("%s: ends with bulk copies under way", kernel_.name.c_str());
   if (executed_.empty()) return;
+  machine().blocks[kernel_.name] = launch_.grid.x * launch_.grid.y * launch_.grid.z;
   auto& counts = machine().instructions[kernel_.name];
   const std::size_t threads = threads_.size();
   for (std::size_t at = 0; at < kernel_.code.size(); ++at) {

@@ -31,6 +31,8 @@ struct Machine {
   int error = 0;
   std::function<void()> after_asking_for_shared;  // once, between that call and the launch
 
+  std::int64_t attribute_calls = 0;  // of the device's and of kernels'
+  std::int64_t events = 0;           // made
   std::int64_t launches = 0;
   std::int64_t graph_launches = 0;
   // Warp instructions of block 0 since they were last cleared, by kernel and by opcode: of a warp's
@@ -38,6 +40,7 @@ struct Machine {
   bool counting = false;
   std::map<std::string, std::map<std::string, std::int64_t>> instructions;
   std::map<std::string, std::int64_t> global_bytes;  // likewise: by kernel, loaded by block 0
+  std::map<std::string, std::int64_t> blocks;        // likewise: by kernel, of its last launch
 };
 inline Machine& machine() {
   static auto* instance = new Machine;

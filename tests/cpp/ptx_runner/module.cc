@@ -26,10 +26,13 @@ PYBIND11_MODULE(_ptx_runner, m) {
       .def_readwrite("ptx_folder", &Machine::ptx_folder)
       .def_readwrite("seed", &Machine::seed)
       .def_readwrite("first_block_only", &Machine::first_block_only)
+      .def_readwrite("attribute_calls", &Machine::attribute_calls)
+      .def_readwrite("events", &Machine::events)
       .def_readwrite("launches", &Machine::launches)
       .def_readwrite("counting", &Machine::counting)
       .def_readwrite("instructions", &Machine::instructions)
-      .def_readwrite("global_bytes", &Machine::global_bytes);
+      .def_readwrite("global_bytes", &Machine::global_bytes)
+      .def_readwrite("blocks", &Machine::blocks);
   m.def("machine", &machine, py::return_value_policy::reference);
   m.def("take_faults", [] {
     const ptx_runner::Faults taken = ptx_runner::faults();

@@ -259,8 +259,9 @@ bool Parser::ParseControl(const std::string& opcode, const std::vector<std::stri
     i->kind = Kind::kBarrier;
     i->operands = static_cast<std::uint8_t>(o.size());
     for (std::size_t at = 0; at < o.size(); ++at) i->from[at] = Operand(o[at]);
-  } else if (opcode == "shfl.sync.bfly.b32") {
+  } else if (opcode == "shfl.sync.bfly.b32" || opcode == "shfl.sync.idx.b32") {
     i->kind = Kind::kShuffle;
+    i->by_index = opcode == "shfl.sync.idx.b32";
     const std::size_t bar = o[0].find('|');
     i->vector = {Operand(Trim(o[0].substr(0, bar)))};
     if (bar != std::string::npos) i->vector.push_back(Operand(Trim(o[0].substr(bar + 1))));
@@ -294,7 +295,7 @@ bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string
       i->from[at++] = Operand(o[w][0] == '[' ? Inside(o[w]) : o[w]);
     }
   };
-  if (opcode == "cp.async.ca.shared.global") {
+  if (opcode == "cp.async.ca.shared.global" || opcode == "cp.async.cg.shared.global") {
     i->kind = Kind::kCopyAsync;
     Address(o[0], i);
     i->from[1] = Operand(Inside(o[1]));

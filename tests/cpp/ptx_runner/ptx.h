@@ -29,7 +29,7 @@ enum class Kind : std::uint8_t {
   kReturn,
   kTrap,
   kBarrier,    // bar.sync: all threads of the block, or the named ones
-  kShuffle,    // shfl.sync.bfly
+  kShuffle,    // shfl.sync.bfly, shfl.sync.idx
   kVote,       // vote.sync.any
   kAtomicAdd,  // of u32 in global memory
   kFence,      // orders memory that this machine keeps ordered anyway
@@ -56,6 +56,7 @@ struct Instruction {
   std::uint8_t operands = 0;
   bool guarded = false, guard_negated = false;
   bool is_volatile = false, past_l1 = false;
+  bool by_index = false;  // of a shuffle: among the lanes that its mask of segments says
   std::uint32_t guard = 0;
   int line = 0;
   std::string text;

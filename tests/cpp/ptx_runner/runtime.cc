@@ -40,8 +40,8 @@ namespace ptx_runner {
 namespace {
 
 struct Symbols {
-  std::map<const void*, std::string> names;  // of the host's stubs
-  std::map<const void*, int> shared_limits;
+  std::map<const void*, std::string> names;                  // of the host's stubs
+  std::map<std::pair<const void*, int>, int> shared_limits;  // of a kernel on a device
   std::map<std::string, std::map<std::string, std::unique_ptr<Kernel>>> folders;
 };
 Symbols& symbols() {
@@ -173,6 +173,7 @@ RUNTIME const char* cudaGetErrorName(cudaError_t) { return "cudaErrorEmulated"; 
 RUNTIME const char* cudaGetErrorString(cudaError_t) { return "an error of the PTX runner"; }
 RUNTIME cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   MAY_FAIL;
+  ++machine().attribute_calls;
   const ptx_runner::Machine& m = machine();
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
@@ -203,6 +204,7 @@ RUNTIME cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute,
 }
 RUNTIME cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* stub) {
   MAY_FAIL;
+  ++machine().attribute_calls;
   *attributes = {};
   const std::string& folder = machine().ptx_folder;
   attributes->ptxVersion = std::stoi(folder.substr(folder.find_last_of('_') + 1));
@@ -211,9 +213,10 @@ RUNTIME cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const 
 }
 RUNTIME cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute attribute, int value) {
   MAY_FAIL;
+  ++machine().attribute_calls;
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value > machine().shared_per_block) return cudaErrorInvalidValue;
-  ptx_runner::symbols().shared_limits[stub] = value;
+  ptx_runner::symbols().shared_limits[{stub, machine().ordinal}] = value;
   const auto meanwhile = std::exchange(machine().after_asking_for_shared, {});
   if (meanwhile) meanwhile();
   return cudaSuccess;
@@ -232,7 +235,8 @@ RUNTIME cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const 
   constexpr unsigned kMostBlocks = 65535, kMostThreads = 1024;
   constexpr int kWithoutOptIn = 48 << 10;
   const auto& limits = ptx_runner::symbols().shared_limits;
-  const int limit = limits.count(stub) ? limits.at(stub) : kWithoutOptIn;
+  const auto found = limits.find({stub, machine().ordinal});
+  const int limit = found != limits.end() ? found->second : kWithoutOptIn;
   const unsigned most_threads =
       kernel.max_threads ? static_cast<unsigned>(kernel.max_threads) : kMostThreads;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > kMostBlocks || grid.z > kMostBlocks ||
@@ -360,6 +364,7 @@ RUNTIME cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) {
 
 RUNTIME cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   MAY_FAIL;
+  ++machine().events;
   *event = new CUevent_st;
   return cudaSuccess;
 }
