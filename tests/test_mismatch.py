@@ -16,7 +16,7 @@ PACKAGE = Path(linreg_ops.__file__).parent
 LIBRARY = _library._for(tf.__version__)
 VERSION = LIBRARY.stem.removeprefix("_ops_tf")
 # Another minor version.
-OTHER = re.sub(r"\d(?=\.\d+$)", lambda digit: str((int(digit[0]) + 1) % 10), VERSION)
+OTHER = re.sub(r"\d(?=\.\d+(rc\d+)?$)", lambda digit: str((int(digit[0]) + 1) % 10), VERSION)
 REMEDY = "pip install --force-reinstall --no-deps --no-cache-dir . in a checkout of linreg_ops"
 
 
