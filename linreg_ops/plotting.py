@@ -124,6 +124,7 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x, parse_math=False)
     axes.set_ylabel(y, parse_math=False)
     axes.set_title(title, parse_math=False)
+    axes.locator_params(axis="x", nbins=6)  # more numbers of six digits would touch
 
 
 def _scatter(axes: Axes, x: npt.NDArray[Any], y: npt.NDArray[Any], color: str, **how: Any) -> None:
