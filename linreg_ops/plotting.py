@@ -43,6 +43,7 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.limits": (-5, 7),  # from ten millions on a power of ten at the axis' end
     "grid.color": "#E8E8E8",
     "legend.frameon": False,
     "legend.handlelength": 2.4,
