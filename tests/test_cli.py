@@ -726,6 +726,7 @@ def test_what_was_kept_off_the_terminal_is_shown_when_it_failed():
 def test_help_and_no_arguments(run):
     assert run("--help").exit_code == 0
     assert "fit" in run("--help").stdout
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]  # no line is cut off
     assert "Usage" in run().output
     assert run("fit", "--help").stdout.count("--alpha NUMBER") == 1
 

@@ -61,7 +61,7 @@ def bench(
     ] = None,
     dtype: Annotated[Type, typer.Option(help="The type of the numbers.")] = Type.FLOAT32,
 ) -> None:
-    """Time one loss and gradient beside TensorFlow and NumPy on this machine."""
+    """Time one loss and gradient here, beside TensorFlow and NumPy."""
     if rows is None and (features or targets):
         option = "--features" if features else "--targets"
         raise typer.BadParameter("it is for --rows.", param_hint=f"'{option}'")
