@@ -68,6 +68,10 @@ def run_cell(
     venv, source, wheels = folder / "venv", folder / "source", folder / "wheels"
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
+    if tensorflow in CANDIDATES:
+        # The build is told where it is: by itself it takes a supported TensorFlow, and none other.
+        packages = venv / "lib" / f"python{cell.split('/')[1]}" / "site-packages"
+        environment["LINREG_OPS_TENSORFLOWS"] = str(packages)
     if shutil.which("ccache"):
         # The kernels know neither TensorFlow nor Python: they compile once for all cells.
         for language in ("C", "CXX"):
@@ -101,6 +105,8 @@ def run_cell(
         (wheel,) = wheels.glob("*.whl")
         run("install", *pip, "install", f"{wheel}[test]")
         versions = run("versions", venv / "bin" / "python", "-c", VERSIONS).split()
+        if not versions[0].startswith(f"{tensorflow}."):
+            raise StepError(f"TensorFlow {tensorflow} was replaced by {versions[0]}")
         arguments = ["-q", f"--junit-xml={report}", *pytest_arguments]
         run("tests", venv / "bin" / "pytest", *arguments, show=True)
     except StepError as error:

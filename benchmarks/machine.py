@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("tensorflow", "numpy", "scipy", "scikit-learn", "himalaya", "torch", "jax", "jaxlib")
+PACKAGES = (
+    "tensorflow", "keras", "numpy", "scipy", "scikit-learn", "himalaya", "torch", "jax", "jaxlib",
+)  # fmt: skip
 
 
 def threads_available() -> int:

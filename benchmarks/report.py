@@ -48,6 +48,7 @@ BLOCKS: dict[str, Callable[[Suites], str]] = {
     "descents": tables.descents,
     "machine": machine,
     "one-target": one_target,
+    "keras": tables.keras,
     "goals": tables.goals,
     "losses": tables.losses,
     "solvers": solver_tables.solvers,

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from . import accuracy, descent, gram, on_disk, solvers, threads
+from . import accuracy, descent, gram, keras_fit, on_disk, solvers, threads
 from .harness import Session, resident_growth
 from .problem import Problem
 from .results import EAGER, KERNELS, Row
@@ -156,6 +156,7 @@ SUITES: dict[str, Suite] = {
     "descent": descent.suite,
     "gram": gram.suite,
     "half": half,
+    "keras": keras_fit.suite,
     "threads": threads.suite,
     "accuracy": accuracy.suite,
     "extremes": accuracy.extremes,

@@ -126,6 +126,31 @@ def descents(suites: Mapping[str, Results]) -> str:
     return markdown(("rows × features", "linreg_ops", *FAMILIES), rows)
 
 
+def keras(suites: Mapping[str, Results]) -> str:
+    """An epoch of stock Keras beside the fused ones, each with or without XLA; bold: stock wins."""
+    results = suites.get("keras")
+    if results is None:
+        return "Not measured yet."
+    rows = []
+    for row in results.rows:
+        n, d, k, batch = (row.case[key] for key in ("n", "d", "k", "batch"))
+        stock = row.best("TensorFlow Keras")
+        if stock is None:
+            continue
+        cells = [f"{n:,} × {d:,} → {k}", f"{batch:,}", seconds(row.time(stock))]
+        for name in ("patch", "LinearRegression"):
+            best = min((n for n in row.times if n.startswith(f"{OURS} {name}")), key=row.time)
+            ratio = f"{row.ratio(stock, best):.2f}×"
+            cells += [
+                seconds(row.time(best)),
+                f"**{ratio}**" if row.ratio(stock, best) < 1 else ratio,
+            ]
+        rows.append(cells)
+    ours = [cell for name in ("patch", "LinearRegression") for cell in (f"`{name}`", "ratio")]
+    header = ("rows × features → targets", "batch", "stock", *ours)
+    return f"Measured on {about(results)}\n\n" + markdown(header, rows)
+
+
 def goals(suites: dict[str, Results]) -> str:
     rows = [
         (v.goal, v.asked, v.figure.replace("|", "/"), "met" if v.met else "**missed**")

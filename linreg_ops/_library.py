@@ -10,6 +10,9 @@ from . import _kernels
 # they need this module complete.
 
 
+SUPPORTED = "2.19 to 2.21"  # what a build takes: cmake/find_tensorflow.py
+
+
 def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
@@ -27,7 +30,7 @@ def _mismatch(running: str) -> ImportError:
         "and a library of ops works with the minor version it was built against only. "
         "Rebuild it for the TensorFlow that is installed: "
         "pip install --force-reinstall --no-deps --no-cache-dir . "
-        "in a checkout of linreg_ops",
+        f"in a checkout of linreg_ops, which supports TensorFlow {SUPPORTED}",
         name="linreg_ops",
     )
 

@@ -37,8 +37,7 @@ class _Head(NamedTuple):
         The last dimension is a row's: x [n, steps, d] has n·steps rows, as y [n, steps, units] has.
         """
         kernel, bias, units = self.layer.kernel, self.layer.bias, self.layer.units
-        # .value, not the variable itself, which Keras would cast to the compute dtype. (Within a
-        # layer's call it casts both.)
+        # .value, not the variable itself, which Keras would cast to the compute dtype.
         w = tf.convert_to_tensor(getattr(kernel, "value", kernel))
         if bias is not None:
             w = tf.concat([tf.cast(bias.value, w.dtype)[None, :], w], axis=0)
@@ -217,8 +216,7 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
         units, use_bias: As in `keras.layers.Dense`.
         loss: `"mse"`, `"l2"`, or a loss of this module: what `layer(x, targets, sample_weight)`
             adds to the model's losses. Such a model is compiled without a loss, and takes its
-            targets as an input; under a mixed precision policy Keras casts those, and the weights,
-            to 16 bits on the way into the layer.
+            targets as an input. Under a mixed precision policy x alone is in 16 bits.
         **kwargs: Every other argument of `keras.layers.Dense`.
 
     Raises:
@@ -248,8 +246,15 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
                 f"activation must be None, got {activation!r}: the squared error of an activation "
                 "is not fused"
             )
-        super().__init__(units, use_bias=use_bias, **kwargs)
+        # Keras is to cast nothing on the way into the layer, neither targets nor weights: `call`
+        # casts what the product takes.
+        self._casts = kwargs.pop("autocast", True)
+        super().__init__(units, use_bias=use_bias, autocast=False, **kwargs)
         self._given_loss, self.loss = loss, _fused_loss(loss)
+
+    @override
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        return super().add_weight(*args, **{"autocast": False, **kwargs})
 
     @override
     def build(
@@ -261,10 +266,23 @@ class LinearOutput(keras.layers.Dense):  # type: ignore[misc]
 
     @override
     def call(self, x: Any, targets: Any = None, sample_weight: Any = None) -> Any:
-        outputs = _marked(super().call(x), x, self)
+        kernel, bias, mask = self.kernel, self.bias, getattr(x, "_keras_mask", None)
+        if self._casts:
+            x, kernel, bias = (self._cast(each) for each in (x, kernel, bias))
+        outputs = keras.ops.matmul(x, kernel)
+        if bias is not None:
+            outputs = keras.ops.add(outputs, bias)
+        outputs = _marked(outputs, x, self)
         if targets is not None:
+            if mask is not None:  # which Keras itself would hand on after the call
+                outputs._keras_mask = mask
             self.add_loss(self.loss(targets, outputs, sample_weight))
         return outputs
+
+    def _cast(self, each: Any) -> Any:
+        """A float in the compute dtype; another type, or None, as it is."""
+        is_float = each is not None and keras.backend.is_float_dtype(each.dtype)
+        return keras.ops.cast(each, self.compute_dtype) if is_float else each
 
     @override
     def compute_output_shape(

@@ -43,6 +43,7 @@ _STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.limits": (-5, 7),  # from ten millions on a power of ten at the axis' end
     "grid.color": "#E8E8E8",
     "legend.frameon": False,
     "legend.handlelength": 2.4,
@@ -124,6 +125,7 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x, parse_math=False)
     axes.set_ylabel(y, parse_math=False)
     axes.set_title(title, parse_math=False)
+    axes.locator_params(axis="x", nbins=6)  # more numbers of six digits would touch
 
 
 def _scatter(axes: Axes, x: npt.NDArray[Any], y: npt.NDArray[Any], color: str, **how: Any) -> None:

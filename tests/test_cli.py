@@ -576,9 +576,11 @@ def test_ctrl_c_is_a_word_and_exit_code_130(tmp_path, seconds):
 
 def test_bench(run, monkeypatch):
     monkeypatch.setattr(cli.bench, "_SECONDS", 0.0)
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
     done = run("bench", "--rows", 300, "--features", 7, "--targets", 2, "--dtype", "float64")
     assert done.exit_code == 0
     assert "300 rows of 7, 2 targets, float64" in done.stdout
+    assert "other programs are at work (load 1000)" in done.stderr
     ways = rows(done.stdout)
     for name in ("linreg_ops", "linreg_ops.kernels", "TensorFlow", "TensorFlow, tape", "NumPy"):
         time, times, speed, error = ways[name]
@@ -726,6 +728,7 @@ def test_what_was_kept_off_the_terminal_is_shown_when_it_failed():
 def test_help_and_no_arguments(run):
     assert run("--help").exit_code == 0
     assert "fit" in run("--help").stdout
+    assert "..." not in run("--help").stdout.partition("Commands:")[2]  # no line is cut off
     assert "Usage" in run().output
     assert run("fit", "--help").stdout.count("--alpha NUMBER") == 1
 

@@ -155,7 +155,7 @@ def test_two_worker_processes_equal_one_machine(repository, tmp_path):
         losses.append(0.5 * np.sum(r * r))
         size = np.abs(x).T @ (np.abs(x) @ np.abs(w) + np.abs(y))
         delta = np.maximum(delta, 2 * (rows + features + 2) * u * size)
-        w -= x.T @ r / rows
+        w -= 0.1 / rows * (x.T @ r)
     out = np.load(tmp_path / "out.npz")
     bound = 2 * steps * np.linalg.norm(delta) / rows
     assert bound < 1e-9  # far from vacuous: the weights are of order 1

@@ -405,6 +405,31 @@ def test_layer_predicts_without_targets_and_saves(data, tmp_path):
     assert float(layer.losses[0]) == pytest.approx(half_sum, rel=1e-5)
 
 
+@pytest.mark.parametrize("called", ["in a model", "by itself"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_layer_keeps_targets_and_weights_of_its_loss_in_float32(policy, called, data):
+    """As under a loss of the model's: x alone is rounded."""
+    keras.config.set_dtype_policy(policy)
+    x, y, s = data
+    y += 1000  # which 16 bits round to whole numbers
+    layer = lk.LinearOutput(2)
+    inputs = keras.Input((D,)), keras.Input((2,)), keras.Input(())
+    outputs = layer(*inputs)
+    assert outputs.dtype == layer.compute_dtype
+    layer.set_weights([layer.kernel.numpy(), np.float32([1001, 1002])])
+    kernel, bias = (v.astype(np.float64) for v in layer.get_weights())
+    residual = tf.cast(tf.cast(x, layer.compute_dtype), tf.float64) @ kernel + bias - y
+    truth = np.mean(s[:, None] * residual**2)
+    if called == "in a model":
+        model = keras.Model(inputs, outputs)
+        model.compile(keras.optimizers.SGD(0.0))
+        loss = model.evaluate([x, y, s], batch_size=N, verbose=0)
+    else:
+        assert layer(x, y, s).dtype == layer.compute_dtype
+        loss = float(layer.losses[0])
+    assert loss == pytest.approx(truth, rel=1e-4)
+
+
 def test_layer_weighs_its_samples(data):
     x, y, s = data
     layer = lk.LinearOutput(2)
@@ -412,6 +437,18 @@ def test_layer_weighs_its_samples(data):
     kernel, bias = layer.get_weights()
     mean = np.sum(s[:, None] * (x @ kernel + bias - y) ** 2) / (2 * N)
     assert float(layer.losses[0]) == pytest.approx(mean, rel=1e-5)
+
+
+def test_layer_leaves_masked_rows_out_of_its_loss(data):
+    x, y, _ = (np.stack([a[:48], a[48:]], axis=1) for a in data)  # two steps each
+    x[:, 1] = 0.0
+    inputs, targets = keras.Input((2, D)), keras.Input((2, 2))
+    layer = lk.LinearOutput(2)
+    model = keras.Model([inputs, targets], layer(keras.layers.Masking()(inputs), targets))
+    model.compile("sgd")
+    kernel, bias = layer.get_weights()
+    mean = np.mean((x[:, 0] @ kernel + bias - y[:, 0]) ** 2)
+    assert model.evaluate([x, y], batch_size=48, verbose=0) == pytest.approx(mean, rel=1e-5)
 
 
 def test_errors(data):

@@ -1,6 +1,7 @@
 """A library built against another TensorFlow says which, which one is running, and what to do."""
 
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,7 +17,7 @@ PACKAGE = Path(linreg_ops.__file__).parent
 LIBRARY = _library._for(tf.__version__)
 VERSION = LIBRARY.stem.removeprefix("_ops_tf")
 # Another minor version.
-OTHER = re.sub(r"\d(?=\.\d+$)", lambda digit: str((int(digit[0]) + 1) % 10), VERSION)
+OTHER = re.sub(r"\d(?=\.\d+(rc\d+)?$)", lambda digit: str((int(digit[0]) + 1) % 10), VERSION)
 REMEDY = "pip install --force-reinstall --no-deps --no-cache-dir . in a checkout of linreg_ops"
 
 
@@ -48,6 +49,13 @@ def test_another_minor_version(site, imports):
 def test_the_library_of_the_tensorflow_that_runs_is_chosen(site):
     (site / "linreg_ops" / f"_ops_tf{OTHER}.so").write_bytes(b"not a library")
     run("import tensorflow, linreg_ops.ops", PYTHONPATH=str(site))
+
+
+def test_the_versions_named_are_those_that_a_build_takes(repository):
+    names = runpy.run_path(str(repository / "cmake" / "find_tensorflow.py"))
+    (major, oldest), (_, too_new) = names["OLDEST"], names["TOO_NEW"]
+    assert f"{major}.{oldest} to {major}.{too_new - 1}" == _library.SUPPORTED
+    assert str(_library._mismatch("2.18.0")).endswith(f"supports TensorFlow {_library.SUPPORTED}")
 
 
 def test_a_patch_release_uses_the_library_of_its_minor_version(site):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -39,6 +40,24 @@ def test_residuals_plot():
     plotting.plot_residuals(axes, [1.0, 2.0], [-0.5, 0.25])
     np.testing.assert_array_equal(axes.collections[0].get_offsets(), [[1.0, -0.5], [2.0, 0.25]])
     assert axes.get_ylim() == pytest.approx((-0.55, 0.55))  # zero in the middle
+
+
+@pytest.mark.parametrize("offset", [0.0, -9e5, 4.0, 8e6])
+def test_numbers_along_the_axes_do_not_touch(offset):
+    """Whole, up to seven digits beside each other; a minus; digits behind the point."""
+    values = offset + (1e-3 if offset == 4 else 8e5) * np.linspace(0.12, 0.88, 9)
+    picture, panels = plotting.figure(2)
+    plotting.plot_predictions(panels[0], values, values)
+    plotting.plot_residuals(panels[1], values, 0 * values)
+    picture.draw_without_rendering()
+    for axes in panels:
+        assert "e" not in axes.xaxis.get_offset_text().get_text()
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = [tick.label1.get_window_extent() for tick in ticks]
+        assert len(boxes) > 2
+        gap = boxes[0].height / 2
+        assert all(a.x1 + gap < b.x0 for a, b in pairwise(boxes))
 
 
 def test_very_many_points_are_drawn_in_part_and_it_says_so():

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from .terminal import console, duration, fail, say, show_columns, without_tensorflow_logs
+from .terminal import console, duration, fail, note, say, show_columns, without_tensorflow_logs
 
 _SECONDS = 1.0  # for each way on each problem, about; three rounds at least
 _ROUNDS = 15
@@ -61,7 +61,7 @@ def bench(
     ] = None,
     dtype: Annotated[Type, typer.Option(help="The type of the numbers.")] = Type.FLOAT32,
 ) -> None:
-    """Time one loss and gradient beside TensorFlow and NumPy on this machine."""
+    """Time one loss and gradient here, beside TensorFlow and NumPy."""
     if rows is None and (features or targets):
         option = "--features" if features else "--targets"
         raise typer.BadParameter("it is for --rows.", param_hint=f"'{option}'")
@@ -74,6 +74,9 @@ def bench(
                 f"--rows {shape.rows} --features {shape.features} --targets {shape.targets} needs "
                 f"{need / 1e9:.3g} GB of memory, and {room / 1e9:.3g} are available."
             )
+    processors, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    if load > processors:
+        note(f"other programs are at work (load {load:.0f}): the times may mean little.")
     with console.status("Starting TensorFlow"), without_tensorflow_logs():
         import tensorflow as tf
 
@@ -83,7 +86,7 @@ def bench(
             columns = _measured(shape, dtype)
         say(f"{_name(shape)}, {dtype.value}")
         show_columns("", list(_WAYS), columns)
-    processors, isa = len(os.sched_getaffinity(0)), _library.build_info()["isa"]
+    isa = _library.build_info()["isa"]
     say(
         f"One loss, ½ Σ (xw - y)², and its gradient: median of {_ROUNDS} rounds, or of a second's. "
         f"{processors} processors, {isa}, TensorFlow {tf.__version__}, NumPy {np.__version__}. "

@@ -17,7 +17,7 @@ def summary(
         Path, typer.Argument(exists=True, dir_okay=False, help="What `fit --save` wrote.")
     ],
 ) -> None:
-    """Show a saved model: coefficients, standard errors, t, p and 95% intervals."""
+    """Show a saved model: coefficients, standard errors, 95% intervals."""
     fitted = load(model)
     if fitted.statistics is None:
         note("it was fitted with a penalty, and has no standard errors.")
