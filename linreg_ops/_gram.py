@@ -15,7 +15,7 @@ from . import _kernels
 Array = NDArray[Any]
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
-_FORMAT = 1  # of to_arrays
+_FORMAT = 2  # of to_arrays
 
 
 class Gram(NamedTuple):
