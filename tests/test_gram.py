@@ -442,7 +442,7 @@ def test_result_refuses_folds_that_there_are_not(folds):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("format", 2, "format 1, got 2"),
+        ("format", 1, "format 2, got 1"),
         ("shape", [2.0, 1.0, 1.0], "integers"),
         ("shape", [3, 1, 1], r"arrays\['"),
         ("sums", np.zeros(3), r"arrays\['sums'\] must be float64 of shape"),

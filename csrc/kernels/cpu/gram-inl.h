@@ -48,9 +48,9 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
   }
   for (std::int64_t i = begin; i < end; ++i) {
     const T* const row = data + (index != nullptr ? index[i] : i) * stride;
-    PrefetchOnce(reinterpret_cast<const char*>(row) + ahead);
+    __builtin_prefetch(reinterpret_cast<const char*>(row) + ahead);
     if (P * sizeof(T) * kGramPanel > 64)
-      PrefetchOnce(reinterpret_cast<const char*>(row) + ahead + 64);
+      __builtin_prefetch(reinterpret_cast<const char*>(row) + ahead + 64);
 #pragma GCC unroll 2
     for (int v = 0; v < P; ++v) {
       F64x8 z;
@@ -63,7 +63,7 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
       }
       const F64x8 sz = kWeights ? Mul(z, Set(weights[i])) : z;
       Store(right + i * kGramPanel + v * kGramPanelSize, z);
-      if (kWeights && !kSquares && left != nullptr) {
+      if (kWeights) {
         Store(left + i * kGramPanel + v * kGramPanelSize, sz);
       }
       sum[v] = Add(sum[v], sz);
@@ -80,13 +80,13 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
 template <class T, bool kWeights, bool kSquares>
 void PackPanels(const GramPack& p) {
   // All panels of so many rows: rows are read from end to end, and a panel's part is a few lines.
-  constexpr std::int64_t kRows = 8;
+  constexpr std::int64_t kRows = 16;
   constexpr int kTogether = kSquares ? 1 : 2;
   const bool last_whole = (p.first_panel + p.panels) * kGramPanel <= p.columns;
   const std::int64_t whole = last_whole ? p.panels : p.panels - 1;
   const std::int64_t rows = p.panels == 1 ? kGramRunRows : kRows;
   const std::int64_t bytes = kRows * p.stride * static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t ahead = bytes * CeilDiv(4096, Max<std::int64_t>(bytes, 1));
+  const std::int64_t ahead = bytes * CeilDiv(kGramPackAhead, Max<std::int64_t>(bytes, 1));
   for (std::int64_t begin = 0; begin < p.rows; begin += rows) {
     const std::int64_t end = Min(begin + rows, p.rows);
     std::int64_t panel = 0;
@@ -118,20 +118,40 @@ void WidenGram(const void* from, double* to, std::int64_t count) {
   for (int j = 0; i + j < count; ++j) to[i + j] = tail[j];
 }
 
+// What to fetch from memory while computing: the line at `at`, which moves on by `step` a row.
+struct GramAhead {
+  const char* at;
+  std::int64_t step;
+};
+
+// Some columns of left panels by N right panels.
+struct GramTileOf {
+  const double* left;
+  const double* right;
+  std::int64_t rows;
+  double* tile;
+  std::int64_t next_tile;  // of the next right panel
+};
+
 // Columns kFirst ... kFirst + R - 1 of a row of left panels by N right panels: each element one
 // chain of multiply-adds over the rows. Offsets into the left panels are known to the compiler, and
 // so a tile may begin in one panel and end in the next.
-template <int R, int N, int kFirst>
-void GramTile(const double* left, const double* right, std::int64_t rows, bool add, double* tile,
-              std::int64_t next_tile) {
+template <int R, int N, int kFirst = 0>
+[[gnu::noinline]] void GramTile(const GramTileOf& p, GramAhead& ahead) {
   F64x8 acc[R][N];
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < N; ++v) acc[r][v] = Zero(F64x8{});
   }
+  const double* left = p.left;
+  const double* right = p.right;
+  const char* at = ahead.at;
+  const std::int64_t step = ahead.step;
 #pragma GCC unroll 4
-  for (std::int64_t t = 0; t < rows; ++t, left += kGramPanel, right += kGramPanel) {
+  for (std::int64_t t = 0, rows = p.rows; t < rows; ++t) {
+    __builtin_prefetch(at);
+    at += step;
     F64x8 b[N];
 #pragma GCC unroll kUnroll
     for (int v = 0; v < N; ++v) b[v] = Load(right + v * kGramPanelSize);
@@ -142,86 +162,140 @@ void GramTile(const double* left, const double* right, std::int64_t rows, bool a
 #pragma GCC unroll kUnroll
       for (int v = 0; v < N; ++v) acc[r][v] = Fma(a, b[v], acc[r][v]);
     }
+    left += kGramPanel;
+    right += kGramPanel;
   }
+  ahead.at = at;
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < N; ++v) {
       const int c = kFirst + r;
       double* const to =
-          tile + v * next_tile + c / kGramPanel * kGramTile + c % kGramPanel * kGramPanel;
-      Store(to, add ? Add(Load(to), acc[r][v]) : acc[r][v]);
+          p.tile + v * p.next_tile + c / kGramPanel * kGramTile + c % kGramPanel * kGramPanel;
+      Store(to, Add(Load(to), acc[r][v]));
     }
   }
 }
 
-void ZeroRows(double* tile, std::int64_t first, std::int64_t end) {
-  for (std::int64_t i = first * kGramPanel; i < end * kGramPanel; ++i) tile[i] = 0;
-}
-
-// The first `columns` columns of one left panel, or of three, by N right panels.
-template <int N>
-void GramPanelTile(const double* left, std::int64_t columns, const double* right, std::int64_t rows,
-                   bool add, double* tile, std::int64_t next) {
-  constexpr int R = kTileVectors == 2 ? 8 : 4;
-  GramTile<R, N, 0>(left, right, rows, add, tile, next);
-  if constexpr (R == 4) {
-    if (columns > R) {
-      GramTile<R, N, R>(left, right, rows, add, tile, next);
-    } else if (!add) {
-      ZeroRows(tile, R, kGramPanel);
+// A panel by itself without most of what lies below the diagonal: of its last four columns only the
+// products with one another.
+template <class V>
+[[gnu::noinline]] void GramDiagonal(const GramTileOf& p, GramAhead& ahead) {
+  using H = decltype(LastFour(V{}));
+  V top[4];
+  H bottom[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    top[r] = Zero(V{});
+    bottom[r] = Zero(H{});
+  }
+  const double* left = p.left;
+  const double* right = p.right;
+  const char* at = ahead.at;
+  const std::int64_t step = ahead.step;
+#pragma GCC unroll 4
+  for (std::int64_t t = 0, rows = p.rows; t < rows; ++t) {
+    __builtin_prefetch(at);
+    at += step;
+    const V b = Load(right);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      const V first = Set(left[r]), last = Set(left[r + 4]);
+      top[r] = Fma(first, b, top[r]);
+      bottom[r] = Fma(LastFour(last), LastFour(b), bottom[r]);
     }
+    left += kGramPanel;
+    right += kGramPanel;
+  }
+  ahead.at = at;
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    double* const to = p.tile + r * kGramPanel;
+    Store(to, Add(Load(to), top[r]));
+    double* const below = to + 4 * kGramPanel;
+    const V old = Load(below);
+    Store(below + 4, Add(LastFour(old), bottom[r]));
   }
 }
 
+// The first `columns` columns of a left panel by N right panels.
+template <int N, int R = 1>
+void GramColumns(const GramTileOf& p, std::int64_t columns, GramAhead& ahead) {
+  if constexpr (R * N <= kAccumulators && R <= kGramPanel) {
+    if (columns == R) return GramTile<R, N>(p, ahead);
+    GramColumns<N, R + 1>(p, columns, ahead);
+  } else if constexpr (N == 1) {
+    GramTile<4, 1>(p, ahead);
+    GramTileOf rest = p;
+    rest.left += 4;
+    rest.tile += 4 * kGramPanel;
+    GramColumns<1>(rest, columns - 4, ahead);
+  }
+}
+
+// The first `columns` columns of three left panels by N right panels.
 template <int N, int kFirst = 0>
-void GramThreePanelTile(const double* left, std::int64_t columns, const double* right,
-                        std::int64_t rows, bool add, double* tile, std::int64_t next) {
-  constexpr int R = kTileRows;  // 6 or 12
+void GramThreePanels(const GramTileOf& p, std::int64_t columns, GramAhead& ahead) {
   if constexpr (kFirst < 3 * kGramPanel) {
-    if (kFirst < columns) {
-      GramTile<R, N, kFirst>(left, right, rows, add, tile, next);
-      GramThreePanelTile<N, kFirst + R>(left, columns, right, rows, add, tile, next);
-    } else if (!add) {
-      for (int v = 0; v < N; ++v) ZeroRows(tile + v * next, kFirst, 3 * kGramPanel);
-    }
+    if (kFirst >= columns) return;
+    GramTile<kTileRows, N, kFirst>(p, ahead);
+    GramThreePanels<N, kFirst + kTileRows>(p, columns, ahead);
   }
 }
 
-// The tiles of three left panels, from number l of the group on, by right panels q ... q + N - 1;
-// of fewer, where there are no more in the group or up to q.
+// Right panels to take together, so that enough sums do not wait for one another.
+std::int64_t GramTogether(const GramTiles& p, std::int64_t q) {
+  const std::int64_t columns = p.left_panels == 1 ? p.last_columns : kGramPanel;
+  const std::int64_t wanted = columns == 1 ? 4 : columns <= 3 ? 2 : kTileVectors;
+  const bool all = p.Lefts(q) == p.left_panels && q + wanted <= p.right_end;
+  return all ? wanted : 1;
+}
+
+// The tiles of left panels `first` and the next two, as many as have some, by N right panels.
 template <int N>
-void GramTilesOf(const GramTiles& p, std::int64_t l, std::int64_t lefts, std::int64_t q,
-                 double* out) {
-  const double* const right = p.right + q * kGramPanelSize;
-  const std::int64_t missing = kGramPanel - p.last_columns;
-  const std::int64_t next = lefts * kGramTile;
-  if (l + 3 <= lefts) {
-    const std::int64_t columns = 3 * kGramPanel - (l + 3 == p.group_panels ? missing : 0);
-    GramThreePanelTile<N>(p.left + l * kGramPanelSize, columns, right, p.rows, p.add,
-                          out + l * kGramTile, next);
+void GramTilesOf(const GramTiles& p, std::int64_t first, std::int64_t q, double* out,
+                 GramAhead& ahead) {
+  constexpr bool kSplitDiagonal = kTileVectors == 1;  // else as many instructions
+  const std::int64_t lefts = p.Lefts(q), end = Min(first + 3, lefts);
+  const std::int64_t missing = end == p.left_panels ? kGramPanel - p.last_columns : 0;
+  GramTileOf tile = {p.left + first * kGramPanelSize, p.right + q * kGramPanelSize, p.rows,
+                     out + first * kGramTile, lefts * kGramTile};
+  if (N <= kTileVectors && first + 3 == end) {
+    if constexpr (N <= kTileVectors) GramThreePanels<N>(tile, 3 * kGramPanel - missing, ahead);
     return;
   }
-  for (; l < lefts; ++l) {
-    const std::int64_t columns = kGramPanel - (l + 1 == p.group_panels ? missing : 0);
-    GramPanelTile<N>(p.left + l * kGramPanelSize, columns, right, p.rows, p.add,
-                     out + l * kGramTile, next);
+  for (std::int64_t l = first; l < end; ++l) {
+    const std::int64_t columns = kGramPanel - (l + 1 == end ? missing : 0);
+    if (kSplitDiagonal && N == 1 && q == p.diagonal + l && columns > 4) {
+      if constexpr (kSplitDiagonal) GramDiagonal<F64x8>(tile, ahead);
+    } else {
+      GramColumns<N>(tile, columns, ahead);
+    }
+    tile.left += kGramPanelSize;
+    tile.tile += kGramTile;
   }
 }
 
 // Three left panels, 24 KiB, stay in the first-level cache while the right ones pass.
 void RunGramTiles(const GramTiles& p) {
-  const std::int64_t group_end = p.group_begin + p.group_panels;
-  for (std::int64_t l = 0; l < p.group_panels; l += 3) {
+  const std::int64_t steps = p.rows * (p.right_end - p.right_begin) * p.left_panels;
+  // Fetching what is there costs nothing, and what no page has does.
+  GramAhead ahead = {reinterpret_cast<const char*>(p.left), 0};
+  if (p.ahead != nullptr) ahead = {p.ahead, (p.ahead_end - p.ahead) / Max<std::int64_t>(steps, 1)};
+  for (std::int64_t first = 0; first < p.left_panels; first += 3) {
     double* out = p.tiles;
     for (std::int64_t q = p.right_begin; q < p.right_end;) {
-      // Panels of the group that have tiles with q; beyond the group's last one all of them do.
-      const std::int64_t lefts = Min(q + 1 - p.group_begin, p.group_panels);
-      const bool two = kTileVectors == 2 && q + 1 < p.right_end && q + 1 >= group_end;
-      two ? GramTilesOf<kTileVectors>(p, l, lefts, q, out) : GramTilesOf<1>(p, l, lefts, q, out);
-      const std::int64_t taken = two ? 2 : 1;
-      out += taken * lefts * kGramTile;
-      q += taken;
+      const std::int64_t lefts = p.Lefts(q), together = first < lefts ? GramTogether(p, q) : 1;
+      if (together == 4) {
+        GramTilesOf<4>(p, first, q, out, ahead);
+      } else if (together == 2) {
+        GramTilesOf<2>(p, first, q, out, ahead);
+      } else {
+        GramTilesOf<1>(p, first, q, out, ahead);
+      }
+      out += together * lefts * kGramTile;
+      q += together;
     }
   }
 }

@@ -17,7 +17,7 @@ constexpr std::int64_t kDouble = sizeof(double);
 std::int64_t TileTasks(const GramLayout& layout, std::int64_t rights_per_task) {
   std::int64_t tasks = 0;
   for (std::int64_t g = 0; g < layout.groups; ++g) {
-    tasks += CeilDiv(layout.panels - g * kGramGroup, rights_per_task);
+    tasks += CeilDiv(layout.x_panels - layout.RightBegin(g), rights_per_task);
   }
   return tasks;
 }
@@ -25,7 +25,7 @@ std::int64_t TileTasks(const GramLayout& layout, std::int64_t rights_per_task) {
 }  // namespace
 
 GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks, int threads) {
-  constexpr std::int64_t kLargeSums = 256 << 10;  // half of a second-level cache
+  constexpr std::int64_t kLargeSums = 512 << 10;
   const std::int64_t sums_bytes = layout.size() * kDouble;
   shared = sums_bytes > kLargeSums;
   workers = std::max(threads, 1);
@@ -51,7 +51,6 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
 
   const std::int64_t runs = shared ? kRuns : 1;
   const std::int64_t packed_bytes = runs * layout.panels * kGramPanelSize * kDouble;
-  const std::int64_t left_bytes = runs * layout.x_panels * kGramPanelSize * kDouble;
   Reserve of_worker;
   weights_offset = of_worker(kGramBlockRows * kDouble);
   margins_offset = of_worker(layout.margins() * kDouble);
@@ -59,7 +58,7 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
     tiles_offset = of_worker(kGramGroup * rights_per_task * kGramTile * kDouble);
   } else {
     packed_offset = of_worker(packed_bytes);
-    left_offset = of_worker(left_bytes);
+    left_offset = of_worker(packed_bytes);
   }
   scratch_bytes = of_worker.bytes();
 
@@ -67,7 +66,7 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
   slots_offset = reserve(shared ? kRuns * layout.margins() * kDouble : blocks * sums_bytes);
   if (shared) {
     packed_offset = reserve(packed_bytes);
-    left_offset = reserve(left_bytes);
+    left_offset = reserve(packed_bytes);
   }
   scratch_offset = reserve(workers * scratch_bytes);
   workspace_bytes = reserve.bytes();
@@ -158,6 +157,7 @@ class Runner {
         weights == nullptr ? nullptr : reinterpret_cast<double*>(scratch + plan_.left_offset);
     double* const margins = slot + layout_.x_sum();
     double* const more = reinterpret_cast<double*>(scratch + plan_.margins_offset);
+    std::fill(slot, margins, 0.0);
     for (std::int64_t run = 0; run < Runs(block); ++run) {
       double* const of_run = run == 0 ? margins : more;
       PackRun(block, run, 0, layout_.panels, weights, packed, left, of_run);
@@ -165,8 +165,10 @@ class Runner {
         margins[i] += more[i];
       }
       for (std::int64_t g = 0; g < layout_.groups; ++g) {
-        MultiplyRun(block, run, g, g * kGramGroup, layout_.panels, packed, left,
-                    slot + layout_.TilesBefore(g, g * kGramGroup) * kGramTile);
+        const std::int64_t from = layout_.RightBegin(g), at = layout_.TilesBefore(g, from);
+        const std::int64_t end = layout_.TilesBefore(g, layout_.x_panels);
+        MultiplyRun(block, run, g, from, layout_.x_panels, packed, left, slot + at * kGramTile,
+                    RowsAfter(block, run, at, end));
       }
     }
   }
@@ -197,7 +199,7 @@ class Runner {
   }
   double* Left(std::int64_t run) const {
     return reinterpret_cast<double*>(workspace_ + plan_.left_offset) +
-           run * layout_.x_panels * kGramPanelSize;
+           run * layout_.panels * kGramPanelSize;
   }
 
   std::int64_t PackParts() const { return CeilDiv(layout_.panels, plan_.panels_per_pack); }
@@ -225,21 +227,24 @@ class Runner {
   }
 
   void AddTiles(std::int64_t task, char* scratch) const {
-    std::int64_t g = 0;
+    std::int64_t g = 0, of_group = task;
     for (;; ++g) {
-      const std::int64_t tasks = CeilDiv(layout_.panels - g * kGramGroup, plan_.rights_per_task);
-      if (task < tasks) break;
-      task -= tasks;
+      const std::int64_t rights = layout_.x_panels - layout_.RightBegin(g);
+      const std::int64_t tasks = CeilDiv(rights, plan_.rights_per_task);
+      if (of_group < tasks) break;
+      of_group -= tasks;
     }
-    const std::int64_t from = g * kGramGroup + task * plan_.rights_per_task;
-    const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.panels);
+    const std::int64_t from = layout_.RightBegin(g) + of_group * plan_.rights_per_task;
+    const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.x_panels);
     const GramBlock& block = Shared();
-    double* const tiles = reinterpret_cast<double*>(scratch + plan_.tiles_offset);
-    for (std::int64_t run = 0; run < Runs(block); ++run) {
-      MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles);
-    }
     const std::int64_t at = layout_.TilesBefore(g, from) * kGramTile;
     const std::int64_t end = layout_.TilesBefore(g, to) * kGramTile;
+    double* const tiles = reinterpret_cast<double*>(scratch + plan_.tiles_offset);
+    std::fill(tiles, tiles + (end - at), 0.0);
+    for (std::int64_t run = 0; run < Runs(block); ++run) {
+      MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles,
+                  NextBlock(task, run));
+    }
     kernels_.accumulate(tiles, block.sum + at, block.error + at, end - at);
   }
 
@@ -303,12 +308,13 @@ class Runner {
       p.squares = of_y ? margins + squares + first * kGramPanel : nullptr;
       std::fill(p.sum, p.sum + panels * kGramPanel, 0.0);
       if (of_y) std::fill(p.squares, p.squares + panels * kGramPanel, 0.0);
+      const std::int64_t y_at = of_y ? layout_.x_panels * kGramPanelSize : 0;
       const auto segment = [&](std::int64_t from_row, std::int64_t to_row) {
         const std::int64_t at = (from_row - begin) * kGramPanel + first * kGramPanelSize;
         p.rows = to_row - from_row;
         p.weights = weights == nullptr ? nullptr : weights + from_row;
-        p.right = packed + at + (of_y ? layout_.x_panels * kGramPanelSize : 0);
-        p.left = left == nullptr || of_y ? nullptr : left + at;
+        p.right = packed + y_at + at;
+        p.left = left == nullptr ? nullptr : left + y_at + at;
       };
       if (begin < waiting) {
         segment(begin, waiting);
@@ -334,20 +340,60 @@ class Runner {
     pack(true, std::max(from, layout_.x_panels) - layout_.x_panels, to - layout_.x_panels);
   }
 
+  // Bytes to fetch while multiplying.
+  struct Bytes {
+    const char* begin = nullptr;
+    const char* end = nullptr;
+  };
+
+  // Part number `part` ... `end_part` − 1 of `parts` of some rows; `skip` bytes later in memory.
+  static Bytes Part(const GramArray& array, std::int64_t row, std::int64_t rows, std::int64_t skip,
+                    std::int64_t part, std::int64_t end_part, std::int64_t parts) {
+    const std::int64_t row_bytes = array.stride * static_cast<std::int64_t>(SizeOf(array.type));
+    const char* const data = static_cast<const char*>(array.data);
+    const std::int64_t begin = row * row_bytes + skip;
+    const std::int64_t there = static_cast<const char*>(array.end) - data - begin;
+    const std::int64_t bytes = std::min(rows * row_bytes, there) / parts;
+    if (bytes <= 0) return {};
+    return {data + begin + part * bytes, data + begin + end_part * bytes};
+  }
+
+  // Of the rows of x that come after a run's, the share of tiles from ... to − 1: all those of XᵀX
+  // together fetch all. What packing itself fetches ahead is not among them.
+  Bytes RowsAfter(const GramBlock& block, std::int64_t run, std::int64_t from,
+                  std::int64_t to) const {
+    if (block.index != nullptr || from == to || to > layout_.x_tiles()) return {};
+    const std::int64_t in_block = (run + 1) * kGramRunRows - block.pending_rows;
+    return Part(input_.x, block.first + std::max<std::int64_t>(in_block, 0), kGramRunRows,
+                kGramPackAhead, from, to, layout_.x_tiles());
+  }
+
+  // Of the rows of the block after a shared one, a part for each run of each task: of x and y in
+  // turn.
+  Bytes NextBlock(std::int64_t task, std::int64_t run) const {
+    if (begin_ + 1 == count_ || blocks_[begin_ + 1].index != nullptr) return {};
+    const GramBlock& next = blocks_[begin_ + 1];
+    const std::int64_t parts = TileTasks(layout_, plan_.rights_per_task) * kRuns / 2;
+    const std::int64_t part = (task * kRuns + run) / 2;
+    return Part(run % 2 == 0 ? input_.x : input_.y, next.first, next.rows, 0, part, part + 1,
+                parts);
+  }
+
   void MultiplyRun(const GramBlock& block, std::int64_t run, std::int64_t g, std::int64_t from,
-                   std::int64_t to, const double* packed, const double* left, double* tiles) const {
+                   std::int64_t to, const double* packed, const double* left, double* tiles,
+                   Bytes ahead) const {
     GramTiles p;
-    p.left = (left == nullptr ? packed : left) + g * kGramGroup * kGramPanelSize;
+    p.left = (left == nullptr ? packed : left) + layout_.GroupBegin(g) * kGramPanelSize;
+    p.left_panels = layout_.GroupPanels(g);
+    p.last_columns = layout_.LastColumns(g);
     p.right = packed;
-    p.group_begin = g * kGramGroup;
-    p.group_panels = layout_.GroupPanels(g);
-    p.last_columns =
-        std::min(layout_.d - (p.group_begin + p.group_panels - 1) * kGramPanel, kGramPanel);
     p.right_begin = from;
     p.right_end = to;
+    p.diagonal = layout_.OfX(g) ? layout_.GroupBegin(g) : kNoDiagonal;
     p.rows = std::min(Rows(block) - run * kGramRunRows, kGramRunRows);
-    p.add = run > 0;
     p.tiles = tiles;
+    p.ahead = ahead.begin;
+    p.ahead_end = ahead.end;
     kernels_.tiles(p);
   }
 

@@ -2,9 +2,11 @@
 // data only, as in kernel.h.
 //
 // A run of rows is packed into panels of kGramPanel columns as doubles, shifted and scaled: those
-// of X, then those of Y. Sums are kept as tiles of one panel of X (rows of the tile) by one panel
-// of X or Y: panels of X in groups; for each group the right panels from its first one on; for each
-// right panel the tiles of the group's panels up to it. So of XᵀX only one half is computed.
+// of X, then those of Y. Sums are kept as tiles of one left panel, of X or Y, whose columns are the
+// rows of the tile, by one right panel, of X: left panels in groups, X's and then Y's; for each
+// group of X the right panels from its first one on, for one of Y all of them; for each right panel
+// the tiles of the group's panels, those of X up to it. So of XᵀX only one half is computed, and
+// of a Y of one column one row of a tile.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +24,9 @@ constexpr std::int64_t kGramRunRows = 128;  // rows of one chain of multiply-add
 // From one packed panel to the next, in doubles: a cache line more than a panel has, so that the
 // same row of several panels does not fall into one set of a cache.
 constexpr std::int64_t kGramPanelSize = (kGramRunRows + 1) * kGramPanel;
+
+// Packing fetches about so many bytes before their turn.
+constexpr std::int64_t kGramPackAhead = 4096;
 
 // Rows to pack into some panels of a run: all of one array, of one type.
 struct GramPack {
@@ -43,16 +48,23 @@ struct GramPack {
 
 // The tiles of one group by some right panels, over one run.
 struct GramTiles {
-  const double* left;        // the group's first panel
-  const double* right;       // the first panel of all
-  std::int64_t group_begin;  // number of the group's first panel
-  std::int64_t group_panels;
+  const double* left;  // the group's first panel
+  std::int64_t left_panels;
   std::int64_t last_columns;  // of the group's last panel
+  const double* right;        // X's first panel
   std::int64_t right_begin, right_end;
-  std::int64_t rows;  // of the run
-  bool add;           // to `tiles`, or the first run
-  double* tiles;      // those of right_begin, and so on
+  std::int64_t diagonal;  // number of the group's first panel among X's; of Y's panels: kNoDiagonal
+  std::int64_t rows;      // of the run
+  double* tiles;          // += those of right_begin, and so on
+  const char* ahead;      // bytes that are packed next, to be fetched meanwhile
+  const char* ahead_end;
+
+  // Panels of the group that have tiles with right panel q.
+  std::int64_t Lefts(std::int64_t q) const {
+    return q + 1 - diagonal < left_panels ? q + 1 - diagonal : left_panels;
+  }
 };
+constexpr std::int64_t kNoDiagonal = -(std::int64_t{1} << 60);
 
 struct GramKernels {
   void (*pack[4])(const GramPack&);  // by DType

@@ -20,6 +20,9 @@ struct F32x16 {
 struct F64x8 {
   __m256d a, b;
 };
+struct F64x4 {
+  __m256d a;
+};
 
 constexpr int kAccumulators = 6;
 
@@ -164,6 +167,12 @@ inline F64x8 Fma(F64x8 x, F64x8 y, F64x8 z) {
 
 inline F32x16 And(F32x16 x, F32x16 y) { return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)}; }
 inline F64x8 And(F64x8 x, F64x8 y) { return {_mm256_and_pd(x.a, y.a), _mm256_and_pd(x.b, y.b)}; }
+
+inline F64x4 LastFour(F64x8 v) { return {v.b}; }
+inline F64x4 Zero(F64x4) { return {_mm256_setzero_pd()}; }
+inline F64x4 Add(F64x4 x, F64x4 y) { return {_mm256_add_pd(x.a, y.a)}; }
+inline F64x4 Fma(F64x4 x, F64x4 y, F64x4 z) { return {_mm256_fmadd_pd(x.a, y.a, z.a)}; }
+inline void Store(double* p, F64x4 v) { _mm256_storeu_pd(p, v.a); }
 
 inline F64x8 Low(F32x16 v) { return Widen(v.a); }
 inline F64x8 High(F32x16 v) { return Widen(v.b); }

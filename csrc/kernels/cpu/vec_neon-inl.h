@@ -20,6 +20,9 @@ struct F32x16 {
 struct F64x8 {
   float64x2_t v[4];
 };
+struct F64x4 {
+  float64x2_t v[2];
+};
 
 constexpr int kAccumulators = 6;
 
@@ -157,6 +160,19 @@ inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
 inline F64x8 Fma(F64x8 a, F64x8 b, F64x8 c) {
   for (int i = 0; i < 4; ++i) c.v[i] = vfmaq_f64(c.v[i], a.v[i], b.v[i]);
   return c;
+}
+
+inline F64x4 LastFour(F64x8 a) { return {{a.v[2], a.v[3]}}; }
+inline F64x4 Zero(F64x4) { return LastFour(Zero(F64x8{})); }
+inline F64x4 Add(F64x4 a, F64x4 b) {
+  return {{vaddq_f64(a.v[0], b.v[0]), vaddq_f64(a.v[1], b.v[1])}};
+}
+inline F64x4 Fma(F64x4 a, F64x4 b, F64x4 c) {
+  return {{vfmaq_f64(c.v[0], a.v[0], b.v[0]), vfmaq_f64(c.v[1], a.v[1], b.v[1])}};
+}
+inline void Store(double* p, F64x4 a) {
+  vst1q_f64(p, a.v[0]);
+  vst1q_f64(p + 2, a.v[1]);
 }
 
 inline F64x8 Low(F32x16 a) {
