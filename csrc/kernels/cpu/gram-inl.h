@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/gemm_tile-inl.h"
 #include "kernels/cpu/gram_kernel.h"
+#include "kernels/cpu/gram_lanes-inl.h"
 #include "kernels/cpu/half-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
@@ -48,9 +49,9 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
   }
   for (std::int64_t i = begin; i < end; ++i) {
     const T* const row = data + (index != nullptr ? index[i] : i) * stride;
-    __builtin_prefetch(reinterpret_cast<const char*>(row) + ahead);
+    PrefetchOnce(reinterpret_cast<const char*>(row) + ahead);
     if (P * sizeof(T) * kGramPanel > 64)
-      __builtin_prefetch(reinterpret_cast<const char*>(row) + ahead + 64);
+      PrefetchOnce(reinterpret_cast<const char*>(row) + ahead + 64);
 #pragma GCC unroll 2
     for (int v = 0; v < P; ++v) {
       F64x8 z;
@@ -63,7 +64,7 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
       }
       const F64x8 sz = kWeights ? Mul(z, Set(weights[i])) : z;
       Store(right + i * kGramPanel + v * kGramPanelSize, z);
-      if (kWeights) {
+      if (kWeights && !kSquares && left != nullptr) {
         Store(left + i * kGramPanel + v * kGramPanelSize, sz);
       }
       sum[v] = Add(sum[v], sz);
@@ -80,13 +81,13 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
 template <class T, bool kWeights, bool kSquares>
 void PackPanels(const GramPack& p) {
   // All panels of so many rows: rows are read from end to end, and a panel's part is a few lines.
-  constexpr std::int64_t kRows = 16;
+  constexpr std::int64_t kRows = 8;
   constexpr int kTogether = kSquares ? 1 : 2;
   const bool last_whole = (p.first_panel + p.panels) * kGramPanel <= p.columns;
   const std::int64_t whole = last_whole ? p.panels : p.panels - 1;
   const std::int64_t rows = p.panels == 1 ? kGramRunRows : kRows;
   const std::int64_t bytes = kRows * p.stride * static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t ahead = bytes * CeilDiv(kGramPackAhead, Max<std::int64_t>(bytes, 1));
+  const std::int64_t ahead = bytes * CeilDiv(4096, Max<std::int64_t>(bytes, 1));
   for (std::int64_t begin = 0; begin < p.rows; begin += rows) {
     const std::int64_t end = Min(begin + rows, p.rows);
     std::int64_t panel = 0;
@@ -118,12 +119,6 @@ void WidenGram(const void* from, double* to, std::int64_t count) {
   for (int j = 0; i + j < count; ++j) to[i + j] = tail[j];
 }
 
-// What to fetch from memory while computing: the line at `at`, which moves on by `step` a row.
-struct GramAhead {
-  const char* at;
-  std::int64_t step;
-};
-
 // Some columns of left panels by N right panels.
 struct GramTileOf {
   const double* left;
@@ -137,7 +132,7 @@ struct GramTileOf {
 // chain of multiply-adds over the rows. Offsets into the left panels are known to the compiler, and
 // so a tile may begin in one panel and end in the next.
 template <int R, int N, int kFirst = 0>
-[[gnu::noinline]] void GramTile(const GramTileOf& p, GramAhead& ahead) {
+[[gnu::noinline]] void GramTile(const GramTileOf& p) {
   F64x8 acc[R][N];
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
@@ -146,12 +141,8 @@ template <int R, int N, int kFirst = 0>
   }
   const double* left = p.left;
   const double* right = p.right;
-  const char* at = ahead.at;
-  const std::int64_t step = ahead.step;
 #pragma GCC unroll 4
   for (std::int64_t t = 0, rows = p.rows; t < rows; ++t) {
-    __builtin_prefetch(at);
-    at += step;
     F64x8 b[N];
 #pragma GCC unroll kUnroll
     for (int v = 0; v < N; ++v) b[v] = Load(right + v * kGramPanelSize);
@@ -165,7 +156,6 @@ template <int R, int N, int kFirst = 0>
     left += kGramPanel;
     right += kGramPanel;
   }
-  ahead.at = at;
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
@@ -178,69 +168,28 @@ template <int R, int N, int kFirst = 0>
   }
 }
 
-// A panel by itself without most of what lies below the diagonal: of its last four columns only the
-// products with one another.
-template <class V>
-[[gnu::noinline]] void GramDiagonal(const GramTileOf& p, GramAhead& ahead) {
-  using H = decltype(LastFour(V{}));
-  V top[4];
-  H bottom[4];
-#pragma GCC unroll 4
-  for (int r = 0; r < 4; ++r) {
-    top[r] = Zero(V{});
-    bottom[r] = Zero(H{});
-  }
-  const double* left = p.left;
-  const double* right = p.right;
-  const char* at = ahead.at;
-  const std::int64_t step = ahead.step;
-#pragma GCC unroll 4
-  for (std::int64_t t = 0, rows = p.rows; t < rows; ++t) {
-    __builtin_prefetch(at);
-    at += step;
-    const V b = Load(right);
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      const V first = Set(left[r]), last = Set(left[r + 4]);
-      top[r] = Fma(first, b, top[r]);
-      bottom[r] = Fma(LastFour(last), LastFour(b), bottom[r]);
-    }
-    left += kGramPanel;
-    right += kGramPanel;
-  }
-  ahead.at = at;
-#pragma GCC unroll 4
-  for (int r = 0; r < 4; ++r) {
-    double* const to = p.tile + r * kGramPanel;
-    Store(to, Add(Load(to), top[r]));
-    double* const below = to + 4 * kGramPanel;
-    const V old = Load(below);
-    Store(below + 4, Add(LastFour(old), bottom[r]));
-  }
-}
-
 // The first `columns` columns of a left panel by N right panels.
 template <int N, int R = 1>
-void GramColumns(const GramTileOf& p, std::int64_t columns, GramAhead& ahead) {
+void GramColumns(const GramTileOf& p, std::int64_t columns) {
   if constexpr (R * N <= kAccumulators && R <= kGramPanel) {
-    if (columns == R) return GramTile<R, N>(p, ahead);
-    GramColumns<N, R + 1>(p, columns, ahead);
+    if (columns == R) return GramTile<R, N>(p);
+    GramColumns<N, R + 1>(p, columns);
   } else if constexpr (N == 1) {
-    GramTile<4, 1>(p, ahead);
+    GramTile<4, 1>(p);
     GramTileOf rest = p;
     rest.left += 4;
     rest.tile += 4 * kGramPanel;
-    GramColumns<1>(rest, columns - 4, ahead);
+    GramColumns<1>(rest, columns - 4);
   }
 }
 
 // The first `columns` columns of three left panels by N right panels.
 template <int N, int kFirst = 0>
-void GramThreePanels(const GramTileOf& p, std::int64_t columns, GramAhead& ahead) {
+void GramThreePanels(const GramTileOf& p, std::int64_t columns) {
   if constexpr (kFirst < 3 * kGramPanel) {
     if (kFirst >= columns) return;
-    GramTile<kTileRows, N, kFirst>(p, ahead);
-    GramThreePanels<N, kFirst + kTileRows>(p, columns, ahead);
+    GramTile<kTileRows, N, kFirst>(p);
+    GramThreePanels<N, kFirst + kTileRows>(p, columns);
   }
 }
 
@@ -254,24 +203,18 @@ std::int64_t GramTogether(const GramTiles& p, std::int64_t q) {
 
 // The tiles of left panels `first` and the next two, as many as have some, by N right panels.
 template <int N>
-void GramTilesOf(const GramTiles& p, std::int64_t first, std::int64_t q, double* out,
-                 GramAhead& ahead) {
-  constexpr bool kSplitDiagonal = kTileVectors == 1;  // else as many instructions
+void GramTilesOf(const GramTiles& p, std::int64_t first, std::int64_t q, double* out) {
   const std::int64_t lefts = p.Lefts(q), end = Min(first + 3, lefts);
   const std::int64_t missing = end == p.left_panels ? kGramPanel - p.last_columns : 0;
   GramTileOf tile = {p.left + first * kGramPanelSize, p.right + q * kGramPanelSize, p.rows,
                      out + first * kGramTile, lefts * kGramTile};
   if (N <= kTileVectors && first + 3 == end) {
-    if constexpr (N <= kTileVectors) GramThreePanels<N>(tile, 3 * kGramPanel - missing, ahead);
+    if constexpr (N <= kTileVectors) GramThreePanels<N>(tile, 3 * kGramPanel - missing);
     return;
   }
   for (std::int64_t l = first; l < end; ++l) {
     const std::int64_t columns = kGramPanel - (l + 1 == end ? missing : 0);
-    if (kSplitDiagonal && N == 1 && q == p.diagonal + l && columns > 4) {
-      if constexpr (kSplitDiagonal) GramDiagonal<F64x8>(tile, ahead);
-    } else {
-      GramColumns<N>(tile, columns, ahead);
-    }
+    GramColumns<N>(tile, columns);
     tile.left += kGramPanelSize;
     tile.tile += kGramTile;
   }
@@ -279,20 +222,16 @@ void GramTilesOf(const GramTiles& p, std::int64_t first, std::int64_t q, double*
 
 // Three left panels, 24 KiB, stay in the first-level cache while the right ones pass.
 void RunGramTiles(const GramTiles& p) {
-  const std::int64_t steps = p.rows * (p.right_end - p.right_begin) * p.left_panels;
-  // Fetching what is there costs nothing, and what no page has does.
-  GramAhead ahead = {reinterpret_cast<const char*>(p.left), 0};
-  if (p.ahead != nullptr) ahead = {p.ahead, (p.ahead_end - p.ahead) / Max<std::int64_t>(steps, 1)};
   for (std::int64_t first = 0; first < p.left_panels; first += 3) {
     double* out = p.tiles;
     for (std::int64_t q = p.right_begin; q < p.right_end;) {
       const std::int64_t lefts = p.Lefts(q), together = first < lefts ? GramTogether(p, q) : 1;
       if (together == 4) {
-        GramTilesOf<4>(p, first, q, out, ahead);
+        GramTilesOf<4>(p, first, q, out);
       } else if (together == 2) {
-        GramTilesOf<2>(p, first, q, out, ahead);
+        GramTilesOf<2>(p, first, q, out);
       } else {
-        GramTilesOf<1>(p, first, q, out, ahead);
+        GramTilesOf<1>(p, first, q, out);
       }
       out += together * lefts * kGramTile;
       q += together;
@@ -313,6 +252,8 @@ void AccumulateGram(const double* add, double* sum, double* error, std::int64_t 
 
 constexpr GramKernels kGram = {
     {PackGram<float>, PackGram<double>, PackGram<Half>, PackGram<BFloat16>},
+    {ToLanes<float>, ToLanes<double>, ToLanes<Half>, ToLanes<BFloat16>},
+    LaneSums,
     {WidenGram<float>, WidenGram<double>, WidenGram<Half>, WidenGram<BFloat16>},
     RunGramTiles,
     AccumulateGram,

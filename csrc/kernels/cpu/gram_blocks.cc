@@ -22,6 +22,20 @@ std::int64_t TileTasks(const GramLayout& layout, std::int64_t rights_per_task) {
   return tasks;
 }
 
+// Rows of each run to take at a time: 16 KiB, which stay in the first-level cache.
+std::int64_t LaneRows(std::int64_t columns) {
+  constexpr std::int64_t kNumbers = 256;
+  std::int64_t rows = kGramRunRows;
+  while (rows > 8 && rows * columns > kNumbers) rows /= 2;
+  return rows;
+}
+
+// Of a block of few columns.
+std::int64_t LaneSums(const GramLayout& layout) {
+  const std::int64_t d = layout.d, k = layout.k;
+  return d * (d + 1) / 2 + d * k + k + d + k;
+}
+
 }  // namespace
 
 GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks, int threads) {
@@ -59,6 +73,11 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
   } else {
     packed_offset = of_worker(packed_bytes);
     left_offset = of_worker(packed_bytes);
+    if (layout.d + layout.k <= kGramLaneColumns) {
+      const std::int64_t columns = layout.d + layout.k;
+      lanes_offset = of_worker(LaneRows(columns) * (columns + 1) * kGramLanes * kDouble);
+      lane_sums_offset = of_worker(LaneSums(layout) * kGramLanes * kDouble);
+    }
   }
   scratch_bytes = of_worker.bytes();
 
@@ -151,6 +170,7 @@ class Runner {
   void WholeBlock(std::int64_t i, char* scratch) const {
     const GramBlock& block = blocks_[begin_ + i];
     double* const slot = Slot(i);
+    if (InLanes(block)) return BlockInLanes(block, slot, scratch);
     double* const packed = reinterpret_cast<double*>(scratch + plan_.packed_offset);
     const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
     double* const left =
@@ -166,11 +186,76 @@ class Runner {
       }
       for (std::int64_t g = 0; g < layout_.groups; ++g) {
         const std::int64_t from = layout_.RightBegin(g), at = layout_.TilesBefore(g, from);
-        const std::int64_t end = layout_.TilesBefore(g, layout_.x_panels);
-        MultiplyRun(block, run, g, from, layout_.x_panels, packed, left, slot + at * kGramTile,
-                    RowsAfter(block, run, at, end));
+        MultiplyRun(block, run, g, from, layout_.x_panels, packed, left, slot + at * kGramTile);
       }
     }
+  }
+
+  // Whether the block's rows lie one after the other, and have few columns.
+  bool InLanes(const GramBlock& block) const {
+    return kernels_.lane_sums != nullptr && layout_.d + layout_.k <= kGramLaneColumns &&
+           block.index == nullptr && block.rows == kGramBlockRows && input_.x.stride == layout_.d &&
+           input_.y.stride == layout_.k;
+  }
+
+  void BlockInLanes(const GramBlock& block, double* slot, char* scratch) const {
+    const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
+    const std::int64_t columns = layout_.d + layout_.k, rows = LaneRows(columns);
+    double* const lanes = reinterpret_cast<double*>(scratch + plan_.lanes_offset);
+    double* const of_weights = lanes + rows * columns * kGramLanes;
+    double* const sums = reinterpret_cast<double*>(scratch + plan_.lane_sums_offset);
+    std::fill(slot, slot + layout_.weight(), 0.0);
+    std::fill(sums, sums + LaneSums(layout_) * kGramLanes, 0.0);
+    const double one = 1.0, none = -0.0;
+    for (std::int64_t row = 0; row < kGramRunRows; row += rows) {
+      ToLanes(input_.x, block.first + row, rows, input_.x_scale, input_.x_offset, lanes, columns);
+      ToLanes(input_.y, block.first + row, rows, input_.y_scale, input_.y_offset,
+              lanes + layout_.d * kGramLanes, columns);
+      if (weights != nullptr) {
+        const GramArray array = {weights, DType::kFloat64, 1, nullptr};
+        ToLanes(array, row, rows, &one, &none, of_weights, 1);
+      }
+      kernels_.lane_sums(
+          {lanes, weights == nullptr ? nullptr : of_weights, rows, layout_.d, columns, sums});
+    }
+    AddLanes(sums, slot);
+  }
+
+  void ToLanes(const GramArray& array, std::int64_t row, std::int64_t rows, const double* scale,
+               const double* offset, double* lanes, std::int64_t stride) const {
+    if (array.stride == 0) return;
+    const char* const data = static_cast<const char*>(array.data) +
+                             row * array.stride * static_cast<std::int64_t>(SizeOf(array.type));
+    kernels_.to_lanes[static_cast<int>(array.type)](
+        {data, kGramRunRows * array.stride, rows, array.stride, scale, offset, lanes, stride});
+  }
+
+  // Adds up the runs, in order, and puts each sum in its place.
+  void AddLanes(const double* sums, double* slot) const {
+    const auto next = [&sums] {
+      double sum = sums[0];
+      for (std::int64_t run = 1; run < kGramLanes; ++run) sum += sums[run];
+      sums += kGramLanes;
+      return sum;
+    };
+    const std::int64_t d = layout_.d, k = layout_.k;
+    for (std::int64_t i = 0; i < d; ++i) {
+      slot[layout_.x_sum() + i] = next();
+      for (std::int64_t j = i; j < d; ++j) slot[At(i, j)] = next();
+      for (std::int64_t t = 0; t < k; ++t) slot[At(layout_.x_panels * kGramPanel + t, i)] = next();
+    }
+    for (std::int64_t t = 0; t < k; ++t) {
+      slot[layout_.y_sum() + t] = next();
+      slot[layout_.squares() + t] = next();
+    }
+  }
+  // Of left column i and right column j, counted in panels of X and then of Y.
+  std::int64_t At(std::int64_t i, std::int64_t j) const {
+    const std::int64_t p = i / kGramPanel;
+    std::int64_t g = 0;
+    while (p >= layout_.GroupBegin(g) + layout_.GroupPanels(g)) ++g;
+    const std::int64_t tile = layout_.TilesBefore(g, j / kGramPanel) + p - layout_.GroupBegin(g);
+    return tile * kGramTile + i % kGramPanel * kGramPanel + j % kGramPanel;
   }
 
   std::int64_t AddTasks() const {
@@ -242,8 +327,7 @@ class Runner {
     double* const tiles = reinterpret_cast<double*>(scratch + plan_.tiles_offset);
     std::fill(tiles, tiles + (end - at), 0.0);
     for (std::int64_t run = 0; run < Runs(block); ++run) {
-      MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles,
-                  NextBlock(task, run));
+      MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles);
     }
     kernels_.accumulate(tiles, block.sum + at, block.error + at, end - at);
   }
@@ -314,7 +398,7 @@ class Runner {
         p.rows = to_row - from_row;
         p.weights = weights == nullptr ? nullptr : weights + from_row;
         p.right = packed + y_at + at;
-        p.left = left == nullptr ? nullptr : left + y_at + at;
+        p.left = left == nullptr || of_y ? nullptr : left + at;
       };
       if (begin < waiting) {
         segment(begin, waiting);
@@ -340,60 +424,20 @@ class Runner {
     pack(true, std::max(from, layout_.x_panels) - layout_.x_panels, to - layout_.x_panels);
   }
 
-  // Bytes to fetch while multiplying.
-  struct Bytes {
-    const char* begin = nullptr;
-    const char* end = nullptr;
-  };
-
-  // Part number `part` ... `end_part` − 1 of `parts` of some rows; `skip` bytes later in memory.
-  static Bytes Part(const GramArray& array, std::int64_t row, std::int64_t rows, std::int64_t skip,
-                    std::int64_t part, std::int64_t end_part, std::int64_t parts) {
-    const std::int64_t row_bytes = array.stride * static_cast<std::int64_t>(SizeOf(array.type));
-    const char* const data = static_cast<const char*>(array.data);
-    const std::int64_t begin = row * row_bytes + skip;
-    const std::int64_t there = static_cast<const char*>(array.end) - data - begin;
-    const std::int64_t bytes = std::min(rows * row_bytes, there) / parts;
-    if (bytes <= 0) return {};
-    return {data + begin + part * bytes, data + begin + end_part * bytes};
-  }
-
-  // Of the rows of x that come after a run's, the share of tiles from ... to − 1: all those of XᵀX
-  // together fetch all. What packing itself fetches ahead is not among them.
-  Bytes RowsAfter(const GramBlock& block, std::int64_t run, std::int64_t from,
-                  std::int64_t to) const {
-    if (block.index != nullptr || from == to || to > layout_.x_tiles()) return {};
-    const std::int64_t in_block = (run + 1) * kGramRunRows - block.pending_rows;
-    return Part(input_.x, block.first + std::max<std::int64_t>(in_block, 0), kGramRunRows,
-                kGramPackAhead, from, to, layout_.x_tiles());
-  }
-
-  // Of the rows of the block after a shared one, a part for each run of each task: of x and y in
-  // turn.
-  Bytes NextBlock(std::int64_t task, std::int64_t run) const {
-    if (begin_ + 1 == count_ || blocks_[begin_ + 1].index != nullptr) return {};
-    const GramBlock& next = blocks_[begin_ + 1];
-    const std::int64_t parts = TileTasks(layout_, plan_.rights_per_task) * kRuns / 2;
-    const std::int64_t part = (task * kRuns + run) / 2;
-    return Part(run % 2 == 0 ? input_.x : input_.y, next.first, next.rows, 0, part, part + 1,
-                parts);
-  }
-
   void MultiplyRun(const GramBlock& block, std::int64_t run, std::int64_t g, std::int64_t from,
-                   std::int64_t to, const double* packed, const double* left, double* tiles,
-                   Bytes ahead) const {
+                   std::int64_t to, const double* packed, const double* left, double* tiles) const {
+    // A weight is a factor of the column of X, whether that is on the left or on the right.
+    const bool of_x = layout_.OfX(g), weighted = left != nullptr;
     GramTiles p;
-    p.left = (left == nullptr ? packed : left) + layout_.GroupBegin(g) * kGramPanelSize;
+    p.left = (weighted && of_x ? left : packed) + layout_.GroupBegin(g) * kGramPanelSize;
     p.left_panels = layout_.GroupPanels(g);
     p.last_columns = layout_.LastColumns(g);
-    p.right = packed;
+    p.right = weighted && !of_x ? left : packed;
     p.right_begin = from;
     p.right_end = to;
-    p.diagonal = layout_.OfX(g) ? layout_.GroupBegin(g) : kNoDiagonal;
+    p.diagonal = of_x ? layout_.GroupBegin(g) : kNoDiagonal;
     p.rows = std::min(Rows(block) - run * kGramRunRows, kGramRunRows);
     p.tiles = tiles;
-    p.ahead = ahead.begin;
-    p.ahead_end = ahead.end;
     kernels_.tiles(p);
   }
 

@@ -25,9 +25,6 @@ constexpr std::int64_t kGramRunRows = 128;  // rows of one chain of multiply-add
 // same row of several panels does not fall into one set of a cache.
 constexpr std::int64_t kGramPanelSize = (kGramRunRows + 1) * kGramPanel;
 
-// Packing fetches about so many bytes before their turn.
-constexpr std::int64_t kGramPackAhead = 4096;
-
 // Rows to pack into some panels of a run: all of one array, of one type.
 struct GramPack {
   const void* data;           // row 0
@@ -56,8 +53,6 @@ struct GramTiles {
   std::int64_t diagonal;  // number of the group's first panel among X's; of Y's panels: kNoDiagonal
   std::int64_t rows;      // of the run
   double* tiles;          // += those of right_begin, and so on
-  const char* ahead;      // bytes that are packed next, to be fetched meanwhile
-  const char* ahead_end;
 
   // Panels of the group that have tiles with right panel q.
   std::int64_t Lefts(std::int64_t q) const {
@@ -66,8 +61,36 @@ struct GramTiles {
 };
 constexpr std::int64_t kNoDiagonal = -(std::int64_t{1} << 60);
 
+// Whole blocks of few columns: a lane for each of the block's eight runs. So only the products that
+// are wanted are computed, and d = 1 has full vectors.
+constexpr std::int64_t kGramLanes = 8;
+constexpr std::int64_t kGramLaneColumns = 12;  // d + k at most
+
+// The next elements of an array's eight runs, into lanes.
+struct GramToLanes {
+  const void* data;           // the first run's
+  std::int64_t run_elements;  // from one run to the next
+  std::int64_t rows;          // of each run, a multiple of 8
+  std::int64_t columns;
+  const double* scale;  // [columns]
+  const double* offset;
+  double* lanes;        // [rows, stride, 8], of which the first `columns` columns
+  std::int64_t stride;  // columns of all arrays
+};
+
+// What these rows add to the lanes of each sum: for each column z of X and then of Y Σ s z and then
+// its products with those that follow, itself the first; a column of Y with itself alone.
+struct GramLaneSums {
+  const double* lanes;    // [rows, columns, 8]
+  const double* weights;  // [rows, 8], or null for ones
+  std::int64_t rows, x_columns, columns;
+  double* sums;  // [.., 8]
+};
+
 struct GramKernels {
   void (*pack[4])(const GramPack&);  // by DType
+  void (*to_lanes[4])(const GramToLanes&);
+  void (*lane_sums)(const GramLaneSums&);  // null: only panels
   void (*widen[4])(const void* from, double* to, std::int64_t count);
   void (*tiles)(const GramTiles&);
   // sum + error += add, without an error of its own.

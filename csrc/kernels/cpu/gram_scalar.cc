@@ -71,6 +71,8 @@ void Accumulate(const double* add, double* sum, double* error, std::int64_t coun
 
 constexpr GramKernels kGram = {
     {Pack<float>, Pack<double>, Pack<Half>, Pack<BFloat16>},
+    {},  // no lanes
+    nullptr,
     {Widen<float>, Widen<double>, Widen<Half>, Widen<BFloat16>},
     Tiles,
     Accumulate,

@@ -20,9 +20,6 @@ struct F32x16 {
 struct F64x8 {
   float64x2_t v[4];
 };
-struct F64x4 {
-  float64x2_t v[2];
-};
 
 constexpr int kAccumulators = 6;
 
@@ -162,19 +159,6 @@ inline F64x8 Fma(F64x8 a, F64x8 b, F64x8 c) {
   return c;
 }
 
-inline F64x4 LastFour(F64x8 a) { return {{a.v[2], a.v[3]}}; }
-inline F64x4 Zero(F64x4) { return LastFour(Zero(F64x8{})); }
-inline F64x4 Add(F64x4 a, F64x4 b) {
-  return {{vaddq_f64(a.v[0], b.v[0]), vaddq_f64(a.v[1], b.v[1])}};
-}
-inline F64x4 Fma(F64x4 a, F64x4 b, F64x4 c) {
-  return {{vfmaq_f64(c.v[0], a.v[0], b.v[0]), vfmaq_f64(c.v[1], a.v[1], b.v[1])}};
-}
-inline void Store(double* p, F64x4 a) {
-  vst1q_f64(p, a.v[0]);
-  vst1q_f64(p + 2, a.v[1]);
-}
-
 inline F64x8 Low(F32x16 a) {
   return {{vcvt_f64_f32(vget_low_f32(a.v[0])), vcvt_high_f64_f32(a.v[0]),
            vcvt_f64_f32(vget_low_f32(a.v[1])), vcvt_high_f64_f32(a.v[1])}};
@@ -262,6 +246,20 @@ inline F64x8 LoadRows(const double* p) {
     if (P < 2 || lane % P < D) r.v[i] = vld1q_f64(p + lane / P * D + lane % P);
   }
   return r;
+}
+
+[[gnu::always_inline]] inline void Transpose(F64x8 (&v)[8]) {
+  F64x8 to[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      to[2 * i].v[j] = vzip1q_f64(v[2 * j].v[i], v[2 * j + 1].v[i]);
+      to[2 * i + 1].v[j] = vzip2q_f64(v[2 * j].v[i], v[2 * j + 1].v[i]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = to[i];
 }
 
 [[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
