@@ -197,28 +197,17 @@ inline F64x8 LoadRows(const double* p) {
   return {_mm512_permutexvar_pd(_mm512_load_si512(kTable.index), Load(p).v)};
 }
 
-// Lanes of the rows a ... d, of 128 bits each, to every second column from `to` on.
-[[gnu::always_inline]] inline void TransposePairs(__m512d a, __m512d b, __m512d c, __m512d d,
-                                                  F64x8* to) {
-  const __m512d ab_low = _mm512_shuffle_f64x2(a, b, 0x44);
-  const __m512d cd_low = _mm512_shuffle_f64x2(c, d, 0x44);
-  const __m512d ab_high = _mm512_shuffle_f64x2(a, b, 0xee);
-  const __m512d cd_high = _mm512_shuffle_f64x2(c, d, 0xee);
-  to[0] = {_mm512_shuffle_f64x2(ab_low, cd_low, 0x88)};
-  to[2] = {_mm512_shuffle_f64x2(ab_low, cd_low, 0xdd)};
-  to[4] = {_mm512_shuffle_f64x2(ab_high, cd_high, 0x88)};
-  to[6] = {_mm512_shuffle_f64x2(ab_high, cd_high, 0xdd)};
-}
-// Lane j of v[i] and lane i of v[j] change places.
+// Lane j of v[i] and lane i of v[j] change places. Each round puts the last of the six bits of an
+// element's number before the others.
 [[gnu::always_inline]] inline void Transpose(F64x8 (&v)[8]) {
-  __m512d even[4], odd[4];
+#pragma GCC unroll 3
+  for (int round = 0; round < 3; ++round) {
+    F64x8 to[8];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    even[i] = _mm512_unpacklo_pd(v[2 * i].v, v[2 * i + 1].v);
-    odd[i] = _mm512_unpackhi_pd(v[2 * i].v, v[2 * i + 1].v);
+    for (int i = 0; i < 4; ++i) Unzip(v[2 * i], v[2 * i + 1], to[i], to[4 + i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) v[i] = to[i];
   }
-  TransposePairs(even[0], even[1], even[2], even[3], v);
-  TransposePairs(odd[0], odd[1], odd[2], odd[3], v + 1);
 }
 
 // Not left to the inliner: GCC takes a function that only fetches for one without effect and drops
