@@ -270,6 +270,16 @@ def _gpu_trainings(results: Results) -> Iterator[Verdict]:
     yield from _at_least("GPU, a step: against the best peer", 5.0, results.rows, a_step, "×")
 
 
+def _gram(results: Results) -> Iterator[Verdict]:
+    def of_floor(row: Row) -> float | None:
+        return row.fraction(KERNELS) if KERNELS in row.times else None
+
+    wide = [row for row in results.rows if row.case["d"] >= 256]
+    narrow = [row for row in results.rows if row.case["d"] <= 32]
+    yield from _at_least("Gram of 256 columns or more: of the roofline", 0.85, wide, of_floor, "")
+    yield from _at_least("Gram of 32 columns or fewer: of the roofline", 0.9, narrow, of_floor, "")
+
+
 _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("one_target", _one_target),
     ("few_targets", _few_targets),
@@ -278,6 +288,7 @@ _JUDGES: list[tuple[str, Callable[[Results], Iterator[Verdict]]]] = [
     ("eager_call", _eager_call),
     ("descent", _descent),
     ("half", _half),
+    ("gram", _gram),
     ("threads", _threads),
     ("accuracy", _accuracy),
     ("solvers", _solvers),

@@ -32,7 +32,10 @@ CASES: tuple[tuple[int, int, Any], ...] = (
 
 
 def suite(s: Session) -> Iterator[Row]:
-    """How near to reading X once, or to the peak of float64 multiply-adds, the Gram engine is."""
+    """How near to reading X and y once, or to the peak of float64 multiply-adds, the engine is.
+
+    One half of XᵀX takes n·d·(d + 1) flops, and XᵀY 2·n·d·k; `Row.floor` is the slower of the two.
+    """
     for d, k, dtype in CASES if s.is_full else CASES[2::5]:
         flops = d * (d + 1) + 2 * d * k
         n = max(1024, min(s.rows_for(d, k, np.dtype(dtype).itemsize), int(1.5e10 / flops)))

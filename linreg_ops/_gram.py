@@ -15,7 +15,7 @@ from . import _kernels
 
 Array = NDArray[Any]
 
-_FORMAT = 1  # of to_arrays
+_FORMAT = 2  # of to_arrays
 
 
 class Gram(NamedTuple):

@@ -215,6 +215,23 @@ def test_batches_and_threads_change_no_bit(shape):
         assert equal(found, expected), (rows, threads)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("d", "k"), [(1, 0), (1, 1), (0, 3), (3, 2), (8, 1), (1, 11), (12, 0)])
+def test_few_columns_have_the_bits_of_blocks_across_two_batches(d, k, dtype, isa):
+    # Where rows wait for a block, none lies as one piece, whose runs would go into lanes.
+    x, y, s = normal(3 * B + 5, d, k, dtype)
+    for weights in ({}, {"sample_weight": s}):
+        whole = GramState(d, k, x_shift=np.full(d, 1 / 3), isa=isa)
+        whole.update(x, y if k else None, **weights)
+        pieces = GramState(d, k, x_shift=np.full(d, 1 / 3), isa=isa)
+        for begin in range(-B, 3 * B, B):
+            part = slice(max(0, begin + 700), begin + B + 700)
+            part_weights = {name: a[part] for name, a in weights.items()}
+            pieces.update(x[part], y[part] if k else None, **part_weights)
+        assert equal(whole.result(), pieces.result())
+
+
 def test_one_row_at_a_time_changes_no_bit_where_blocks_are_shared():
     x, y, s = normal(B + 3, 260, 2)
     state = batches(GramState(260, 2), x, y, 1, sample_weight=s)
@@ -442,7 +459,7 @@ def test_result_refuses_folds_that_there_are_not(folds):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("format", 2, "format 1, got 2"),
+        ("format", 1, "format 2, got 1"),
         ("shape", [2.0, 1.0, 1.0], "integers"),
         ("shape", [3, 1, 1], r"arrays\['"),
         ("sums", np.zeros(3), r"arrays\['sums'\] must be float64 of shape"),

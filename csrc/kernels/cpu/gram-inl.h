@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/gemm_tile-inl.h"
 #include "kernels/cpu/gram_kernel.h"
+#include "kernels/cpu/gram_lanes-inl.h"
 #include "kernels/cpu/half-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
@@ -118,20 +119,30 @@ void WidenGram(const void* from, double* to, std::int64_t count) {
   for (int j = 0; i + j < count; ++j) to[i + j] = tail[j];
 }
 
+// Some columns of left panels by N right panels.
+struct GramTileOf {
+  const double* left;
+  const double* right;
+  std::int64_t rows;
+  double* tile;
+  std::int64_t next_tile;  // of the next right panel
+};
+
 // Columns kFirst ... kFirst + R - 1 of a row of left panels by N right panels: each element one
 // chain of multiply-adds over the rows. Offsets into the left panels are known to the compiler, and
 // so a tile may begin in one panel and end in the next.
-template <int R, int N, int kFirst>
-void GramTile(const double* left, const double* right, std::int64_t rows, bool add, double* tile,
-              std::int64_t next_tile) {
+template <int R, int N, int kFirst = 0>
+[[gnu::noinline]] void GramTile(const GramTileOf& p) {
   F64x8 acc[R][N];
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < N; ++v) acc[r][v] = Zero(F64x8{});
   }
+  const double* left = p.left;
+  const double* right = p.right;
 #pragma GCC unroll 4
-  for (std::int64_t t = 0; t < rows; ++t, left += kGramPanel, right += kGramPanel) {
+  for (std::int64_t t = 0, rows = p.rows; t < rows; ++t) {
     F64x8 b[N];
 #pragma GCC unroll kUnroll
     for (int v = 0; v < N; ++v) b[v] = Load(right + v * kGramPanelSize);
@@ -142,6 +153,8 @@ void GramTile(const double* left, const double* right, std::int64_t rows, bool a
 #pragma GCC unroll kUnroll
       for (int v = 0; v < N; ++v) acc[r][v] = Fma(a, b[v], acc[r][v]);
     }
+    left += kGramPanel;
+    right += kGramPanel;
   }
 #pragma GCC unroll kUnroll
   for (int r = 0; r < R; ++r) {
@@ -149,79 +162,79 @@ void GramTile(const double* left, const double* right, std::int64_t rows, bool a
     for (int v = 0; v < N; ++v) {
       const int c = kFirst + r;
       double* const to =
-          tile + v * next_tile + c / kGramPanel * kGramTile + c % kGramPanel * kGramPanel;
-      Store(to, add ? Add(Load(to), acc[r][v]) : acc[r][v]);
+          p.tile + v * p.next_tile + c / kGramPanel * kGramTile + c % kGramPanel * kGramPanel;
+      Store(to, Add(Load(to), acc[r][v]));
     }
   }
 }
 
-void ZeroRows(double* tile, std::int64_t first, std::int64_t end) {
-  for (std::int64_t i = first * kGramPanel; i < end * kGramPanel; ++i) tile[i] = 0;
-}
-
-// The first `columns` columns of one left panel, or of three, by N right panels.
-template <int N>
-void GramPanelTile(const double* left, std::int64_t columns, const double* right, std::int64_t rows,
-                   bool add, double* tile, std::int64_t next) {
-  constexpr int R = kTileVectors == 2 ? 8 : 4;
-  GramTile<R, N, 0>(left, right, rows, add, tile, next);
-  if constexpr (R == 4) {
-    if (columns > R) {
-      GramTile<R, N, R>(left, right, rows, add, tile, next);
-    } else if (!add) {
-      ZeroRows(tile, R, kGramPanel);
-    }
+// The first `columns` columns of a left panel by N right panels.
+template <int N, int R = 1>
+void GramColumns(const GramTileOf& p, std::int64_t columns) {
+  if constexpr (R * N <= kAccumulators && R <= kGramPanel) {
+    if (columns == R) return GramTile<R, N>(p);
+    GramColumns<N, R + 1>(p, columns);
+  } else if constexpr (N == 1) {
+    GramTile<4, 1>(p);
+    GramTileOf rest = p;
+    rest.left += 4;
+    rest.tile += 4 * kGramPanel;
+    GramColumns<1>(rest, columns - 4);
   }
 }
 
+// The first `columns` columns of three left panels by N right panels.
 template <int N, int kFirst = 0>
-void GramThreePanelTile(const double* left, std::int64_t columns, const double* right,
-                        std::int64_t rows, bool add, double* tile, std::int64_t next) {
-  constexpr int R = kTileRows;  // 6 or 12
+void GramThreePanels(const GramTileOf& p, std::int64_t columns) {
   if constexpr (kFirst < 3 * kGramPanel) {
-    if (kFirst < columns) {
-      GramTile<R, N, kFirst>(left, right, rows, add, tile, next);
-      GramThreePanelTile<N, kFirst + R>(left, columns, right, rows, add, tile, next);
-    } else if (!add) {
-      for (int v = 0; v < N; ++v) ZeroRows(tile + v * next, kFirst, 3 * kGramPanel);
-    }
+    if (kFirst >= columns) return;
+    GramTile<kTileRows, N, kFirst>(p);
+    GramThreePanels<N, kFirst + kTileRows>(p, columns);
   }
 }
 
-// The tiles of three left panels, from number l of the group on, by right panels q ... q + N - 1;
-// of fewer, where there are no more in the group or up to q.
+// Right panels to take together, so that enough sums do not wait for one another.
+std::int64_t GramTogether(const GramTiles& p, std::int64_t q) {
+  const std::int64_t columns = p.left_panels == 1 ? p.last_columns : kGramPanel;
+  const std::int64_t wanted = columns == 1 ? 4 : columns <= 3 ? 2 : kTileVectors;
+  const bool all = p.Lefts(q) == p.left_panels && q + wanted <= p.right_end;
+  return all ? wanted : 1;
+}
+
+// The tiles of left panels `first` and the next two, as many as have some, by N right panels.
 template <int N>
-void GramTilesOf(const GramTiles& p, std::int64_t l, std::int64_t lefts, std::int64_t q,
-                 double* out) {
-  const double* const right = p.right + q * kGramPanelSize;
-  const std::int64_t missing = kGramPanel - p.last_columns;
-  const std::int64_t next = lefts * kGramTile;
-  if (l + 3 <= lefts) {
-    const std::int64_t columns = 3 * kGramPanel - (l + 3 == p.group_panels ? missing : 0);
-    GramThreePanelTile<N>(p.left + l * kGramPanelSize, columns, right, p.rows, p.add,
-                          out + l * kGramTile, next);
+void GramTilesOf(const GramTiles& p, std::int64_t first, std::int64_t q, double* out) {
+  const std::int64_t lefts = p.Lefts(q), end = Min(first + 3, lefts);
+  const std::int64_t missing = end == p.left_panels ? kGramPanel - p.last_columns : 0;
+  GramTileOf tile = {p.left + first * kGramPanelSize, p.right + q * kGramPanelSize, p.rows,
+                     out + first * kGramTile, lefts * kGramTile};
+  if (N <= kTileVectors && first + 3 == end) {
+    if constexpr (N <= kTileVectors) GramThreePanels<N>(tile, 3 * kGramPanel - missing);
     return;
   }
-  for (; l < lefts; ++l) {
-    const std::int64_t columns = kGramPanel - (l + 1 == p.group_panels ? missing : 0);
-    GramPanelTile<N>(p.left + l * kGramPanelSize, columns, right, p.rows, p.add,
-                     out + l * kGramTile, next);
+  for (std::int64_t l = first; l < end; ++l) {
+    const std::int64_t columns = kGramPanel - (l + 1 == end ? missing : 0);
+    GramColumns<N>(tile, columns);
+    tile.left += kGramPanelSize;
+    tile.tile += kGramTile;
   }
 }
 
 // Three left panels, 24 KiB, stay in the first-level cache while the right ones pass.
 void RunGramTiles(const GramTiles& p) {
-  const std::int64_t group_end = p.group_begin + p.group_panels;
-  for (std::int64_t l = 0; l < p.group_panels; l += 3) {
+  for (std::int64_t first = 0; first < p.left_panels; first += 3) {
     double* out = p.tiles;
     for (std::int64_t q = p.right_begin; q < p.right_end;) {
-      // Panels of the group that have tiles with q; beyond the group's last one all of them do.
-      const std::int64_t lefts = Min(q + 1 - p.group_begin, p.group_panels);
-      const bool two = kTileVectors == 2 && q + 1 < p.right_end && q + 1 >= group_end;
-      two ? GramTilesOf<kTileVectors>(p, l, lefts, q, out) : GramTilesOf<1>(p, l, lefts, q, out);
-      const std::int64_t taken = two ? 2 : 1;
-      out += taken * lefts * kGramTile;
-      q += taken;
+      const std::int64_t lefts = p.Lefts(q), together = first < lefts ? GramTogether(p, q) : 1;
+      if (together == 4) {
+        GramTilesOf<4>(p, first, q, out);
+      } else if (together == 2) {
+        GramTilesOf<2>(p, first, q, out);
+      } else {
+        GramTilesOf<1>(p, first, q, out);
+      }
+      out += together * lefts * kGramTile;
+      q += together;
     }
   }
 }
@@ -239,6 +252,8 @@ void AccumulateGram(const double* add, double* sum, double* error, std::int64_t 
 
 constexpr GramKernels kGram = {
     {PackGram<float>, PackGram<double>, PackGram<Half>, PackGram<BFloat16>},
+    {ToLanes<float>, ToLanes<double>, ToLanes<Half>, ToLanes<BFloat16>},
+    LaneSums,
     {WidenGram<float>, WidenGram<double>, WidenGram<Half>, WidenGram<BFloat16>},
     RunGramTiles,
     AccumulateGram,

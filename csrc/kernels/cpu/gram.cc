@@ -332,14 +332,14 @@ void WriteTile(const GramLayout& layout, std::int64_t p, std::int64_t q, const d
                const double* error, const GramResult& result) {
   const std::int64_t d = layout.d, k = layout.k;
   for (std::int64_t r = 0; r < kGramPanel; ++r) {
-    const std::int64_t i = p * kGramPanel + r;
-    for (std::int64_t c = 0; c < kGramPanel && i < d; ++c) {
+    const std::int64_t i = p * kGramPanel + r, target = i - layout.x_panels * kGramPanel;
+    for (std::int64_t c = 0; c < kGramPanel; ++c) {
       const std::int64_t j = q * kGramPanel + c;
-      const std::int64_t target = j - layout.x_panels * kGramPanel;
+      if (j >= d) break;
       const double value = Corrected(sum[r * kGramPanel + c], error[r * kGramPanel + c]);
-      if (q >= layout.x_panels) {
-        if (target < k) result.xy[i * k + target] = value;
-      } else if (i <= j && j < d) {
+      if (p >= layout.x_panels) {
+        if (target < k) result.xy[j * k + target] = value;
+      } else if (i <= j) {
         result.xx[i * d + j] = result.xx[j * d + i] = value;
       }
     }
@@ -348,12 +348,12 @@ void WriteTile(const GramLayout& layout, std::int64_t p, std::int64_t q, const d
 
 void Write(const GramLayout& layout, const double* sum, const GramResult& result) {
   const double* const error = sum + layout.size();
-  std::int64_t at = 0;
   for (std::int64_t g = 0; g < layout.groups; ++g) {
-    for (std::int64_t q = g * kGramGroup; q < layout.panels; ++q) {
-      const std::int64_t end = std::min(q + 1, g * kGramGroup + layout.GroupPanels(g));
-      for (std::int64_t p = g * kGramGroup; p < end; ++p, at += kGramTile) {
-        WriteTile(layout, p, q, sum + at, error + at, result);
+    for (std::int64_t q = layout.RightBegin(g); q < layout.x_panels; ++q) {
+      const std::int64_t begin = layout.TilesBefore(g, q), end = layout.TilesBefore(g, q + 1);
+      for (std::int64_t tile = begin; tile < end; ++tile) {
+        WriteTile(layout, layout.GroupBegin(g) + tile - begin, q, sum + tile * kGramTile,
+                  error + tile * kGramTile, result);
       }
     }
   }

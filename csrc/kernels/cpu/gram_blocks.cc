@@ -17,15 +17,29 @@ constexpr std::int64_t kDouble = sizeof(double);
 std::int64_t TileTasks(const GramLayout& layout, std::int64_t rights_per_task) {
   std::int64_t tasks = 0;
   for (std::int64_t g = 0; g < layout.groups; ++g) {
-    tasks += CeilDiv(layout.panels - g * kGramGroup, rights_per_task);
+    tasks += CeilDiv(layout.x_panels - layout.RightBegin(g), rights_per_task);
   }
   return tasks;
+}
+
+// Rows of each run to take at a time: 16 KiB, which stay in the first-level cache.
+std::int64_t LaneRows(std::int64_t columns) {
+  constexpr std::int64_t kNumbers = 256;
+  std::int64_t rows = kGramRunRows;
+  while (rows > 8 && rows * columns > kNumbers) rows /= 2;
+  return rows;
+}
+
+// Of a block of few columns.
+std::int64_t LaneSums(const GramLayout& layout) {
+  const std::int64_t d = layout.d, k = layout.k;
+  return d * (d + 1) / 2 + d * k + k + d + k;
 }
 
 }  // namespace
 
 GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks, int threads) {
-  constexpr std::int64_t kLargeSums = 256 << 10;  // half of a second-level cache
+  constexpr std::int64_t kLargeSums = 512 << 10;
   const std::int64_t sums_bytes = layout.size() * kDouble;
   shared = sums_bytes > kLargeSums;
   workers = std::max(threads, 1);
@@ -51,7 +65,6 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
 
   const std::int64_t runs = shared ? kRuns : 1;
   const std::int64_t packed_bytes = runs * layout.panels * kGramPanelSize * kDouble;
-  const std::int64_t left_bytes = runs * layout.x_panels * kGramPanelSize * kDouble;
   Reserve of_worker;
   weights_offset = of_worker(kGramBlockRows * kDouble);
   margins_offset = of_worker(layout.margins() * kDouble);
@@ -59,7 +72,12 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
     tiles_offset = of_worker(kGramGroup * rights_per_task * kGramTile * kDouble);
   } else {
     packed_offset = of_worker(packed_bytes);
-    left_offset = of_worker(left_bytes);
+    left_offset = of_worker(packed_bytes);
+    if (layout.d + layout.k <= kGramLaneColumns) {
+      const std::int64_t columns = layout.d + layout.k;
+      lanes_offset = of_worker(LaneRows(columns) * (columns + 1) * kGramLanes * kDouble);
+      lane_sums_offset = of_worker(LaneSums(layout) * kGramLanes * kDouble);
+    }
   }
   scratch_bytes = of_worker.bytes();
 
@@ -67,7 +85,7 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
   slots_offset = reserve(shared ? kRuns * layout.margins() * kDouble : blocks * sums_bytes);
   if (shared) {
     packed_offset = reserve(packed_bytes);
-    left_offset = reserve(left_bytes);
+    left_offset = reserve(packed_bytes);
   }
   scratch_offset = reserve(workers * scratch_bytes);
   workspace_bytes = reserve.bytes();
@@ -152,12 +170,14 @@ class Runner {
   void WholeBlock(std::int64_t i, char* scratch) const {
     const GramBlock& block = blocks_[begin_ + i];
     double* const slot = Slot(i);
+    if (InLanes(block)) return BlockInLanes(block, slot, scratch);
     double* const packed = reinterpret_cast<double*>(scratch + plan_.packed_offset);
     const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
     double* const left =
         weights == nullptr ? nullptr : reinterpret_cast<double*>(scratch + plan_.left_offset);
     double* const margins = slot + layout_.x_sum();
     double* const more = reinterpret_cast<double*>(scratch + plan_.margins_offset);
+    std::fill(slot, margins, 0.0);
     for (std::int64_t run = 0; run < Runs(block); ++run) {
       double* const of_run = run == 0 ? margins : more;
       PackRun(block, run, 0, layout_.panels, weights, packed, left, of_run);
@@ -165,10 +185,77 @@ class Runner {
         margins[i] += more[i];
       }
       for (std::int64_t g = 0; g < layout_.groups; ++g) {
-        MultiplyRun(block, run, g, g * kGramGroup, layout_.panels, packed, left,
-                    slot + layout_.TilesBefore(g, g * kGramGroup) * kGramTile);
+        const std::int64_t from = layout_.RightBegin(g), at = layout_.TilesBefore(g, from);
+        MultiplyRun(block, run, g, from, layout_.x_panels, packed, left, slot + at * kGramTile);
       }
     }
+  }
+
+  // Whether the block's rows lie one after the other, and have few columns.
+  bool InLanes(const GramBlock& block) const {
+    return kernels_.lane_sums != nullptr && layout_.d + layout_.k <= kGramLaneColumns &&
+           block.index == nullptr && block.rows == kGramBlockRows && input_.x.stride == layout_.d &&
+           input_.y.stride == layout_.k;
+  }
+
+  void BlockInLanes(const GramBlock& block, double* slot, char* scratch) const {
+    const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
+    const std::int64_t columns = layout_.d + layout_.k, rows = LaneRows(columns);
+    double* const lanes = reinterpret_cast<double*>(scratch + plan_.lanes_offset);
+    double* const of_weights = lanes + rows * columns * kGramLanes;
+    double* const sums = reinterpret_cast<double*>(scratch + plan_.lane_sums_offset);
+    std::fill(slot, slot + layout_.weight(), 0.0);
+    std::fill(sums, sums + LaneSums(layout_) * kGramLanes, 0.0);
+    const double one = 1.0, none = -0.0;
+    for (std::int64_t row = 0; row < kGramRunRows; row += rows) {
+      ToLanes(input_.x, block.first + row, rows, input_.x_scale, input_.x_offset, lanes, columns);
+      ToLanes(input_.y, block.first + row, rows, input_.y_scale, input_.y_offset,
+              lanes + layout_.d * kGramLanes, columns);
+      if (weights != nullptr) {
+        const GramArray array = {weights, DType::kFloat64, 1, nullptr};
+        ToLanes(array, row, rows, &one, &none, of_weights, 1);
+      }
+      kernels_.lane_sums(
+          {lanes, weights == nullptr ? nullptr : of_weights, rows, layout_.d, columns, sums});
+    }
+    AddLanes(sums, slot);
+  }
+
+  void ToLanes(const GramArray& array, std::int64_t row, std::int64_t rows, const double* scale,
+               const double* offset, double* lanes, std::int64_t stride) const {
+    if (array.stride == 0) return;
+    const char* const data = static_cast<const char*>(array.data) +
+                             row * array.stride * static_cast<std::int64_t>(SizeOf(array.type));
+    kernels_.to_lanes[static_cast<int>(array.type)](
+        {data, kGramRunRows * array.stride, rows, array.stride, scale, offset, lanes, stride});
+  }
+
+  // Adds up the runs, in order, and puts each sum in its place.
+  void AddLanes(const double* sums, double* slot) const {
+    const auto next = [&sums] {
+      double sum = sums[0];
+      for (std::int64_t run = 1; run < kGramLanes; ++run) sum += sums[run];
+      sums += kGramLanes;
+      return sum;
+    };
+    const std::int64_t d = layout_.d, k = layout_.k;
+    for (std::int64_t i = 0; i < d; ++i) {
+      slot[layout_.x_sum() + i] = next();
+      for (std::int64_t j = i; j < d; ++j) slot[At(i, j)] = next();
+      for (std::int64_t t = 0; t < k; ++t) slot[At(layout_.x_panels * kGramPanel + t, i)] = next();
+    }
+    for (std::int64_t t = 0; t < k; ++t) {
+      slot[layout_.y_sum() + t] = next();
+      slot[layout_.squares() + t] = next();
+    }
+  }
+  // Of left column i and right column j, counted in panels of X and then of Y.
+  std::int64_t At(std::int64_t i, std::int64_t j) const {
+    const std::int64_t p = i / kGramPanel;
+    std::int64_t g = 0;
+    while (p >= layout_.GroupBegin(g) + layout_.GroupPanels(g)) ++g;
+    const std::int64_t tile = layout_.TilesBefore(g, j / kGramPanel) + p - layout_.GroupBegin(g);
+    return tile * kGramTile + i % kGramPanel * kGramPanel + j % kGramPanel;
   }
 
   std::int64_t AddTasks() const {
@@ -197,7 +284,7 @@ class Runner {
   }
   double* Left(std::int64_t run) const {
     return reinterpret_cast<double*>(workspace_ + plan_.left_offset) +
-           run * layout_.x_panels * kGramPanelSize;
+           run * layout_.panels * kGramPanelSize;
   }
 
   std::int64_t PackParts() const { return CeilDiv(layout_.panels, plan_.panels_per_pack); }
@@ -225,21 +312,23 @@ class Runner {
   }
 
   void AddTiles(std::int64_t task, char* scratch) const {
-    std::int64_t g = 0;
+    std::int64_t g = 0, of_group = task;
     for (;; ++g) {
-      const std::int64_t tasks = CeilDiv(layout_.panels - g * kGramGroup, plan_.rights_per_task);
-      if (task < tasks) break;
-      task -= tasks;
+      const std::int64_t rights = layout_.x_panels - layout_.RightBegin(g);
+      const std::int64_t tasks = CeilDiv(rights, plan_.rights_per_task);
+      if (of_group < tasks) break;
+      of_group -= tasks;
     }
-    const std::int64_t from = g * kGramGroup + task * plan_.rights_per_task;
-    const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.panels);
+    const std::int64_t from = layout_.RightBegin(g) + of_group * plan_.rights_per_task;
+    const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.x_panels);
     const GramBlock& block = Shared();
+    const std::int64_t at = layout_.TilesBefore(g, from) * kGramTile;
+    const std::int64_t end = layout_.TilesBefore(g, to) * kGramTile;
     double* const tiles = reinterpret_cast<double*>(scratch + plan_.tiles_offset);
+    std::fill(tiles, tiles + (end - at), 0.0);
     for (std::int64_t run = 0; run < Runs(block); ++run) {
       MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles);
     }
-    const std::int64_t at = layout_.TilesBefore(g, from) * kGramTile;
-    const std::int64_t end = layout_.TilesBefore(g, to) * kGramTile;
     kernels_.accumulate(tiles, block.sum + at, block.error + at, end - at);
   }
 
@@ -303,11 +392,12 @@ class Runner {
       p.squares = of_y ? margins + squares + first * kGramPanel : nullptr;
       std::fill(p.sum, p.sum + panels * kGramPanel, 0.0);
       if (of_y) std::fill(p.squares, p.squares + panels * kGramPanel, 0.0);
+      const std::int64_t y_at = of_y ? layout_.x_panels * kGramPanelSize : 0;
       const auto segment = [&](std::int64_t from_row, std::int64_t to_row) {
         const std::int64_t at = (from_row - begin) * kGramPanel + first * kGramPanelSize;
         p.rows = to_row - from_row;
         p.weights = weights == nullptr ? nullptr : weights + from_row;
-        p.right = packed + at + (of_y ? layout_.x_panels * kGramPanelSize : 0);
+        p.right = packed + y_at + at;
         p.left = left == nullptr || of_y ? nullptr : left + at;
       };
       if (begin < waiting) {
@@ -336,17 +426,17 @@ class Runner {
 
   void MultiplyRun(const GramBlock& block, std::int64_t run, std::int64_t g, std::int64_t from,
                    std::int64_t to, const double* packed, const double* left, double* tiles) const {
+    // A weight is a factor of the column of X, whether that is on the left or on the right.
+    const bool of_x = layout_.OfX(g), weighted = left != nullptr;
     GramTiles p;
-    p.left = (left == nullptr ? packed : left) + g * kGramGroup * kGramPanelSize;
-    p.right = packed;
-    p.group_begin = g * kGramGroup;
-    p.group_panels = layout_.GroupPanels(g);
-    p.last_columns =
-        std::min(layout_.d - (p.group_begin + p.group_panels - 1) * kGramPanel, kGramPanel);
+    p.left = (weighted && of_x ? left : packed) + layout_.GroupBegin(g) * kGramPanelSize;
+    p.left_panels = layout_.GroupPanels(g);
+    p.last_columns = layout_.LastColumns(g);
+    p.right = weighted && !of_x ? left : packed;
     p.right_begin = from;
     p.right_end = to;
+    p.diagonal = of_x ? layout_.GroupBegin(g) : kNoDiagonal;
     p.rows = std::min(Rows(block) - run * kGramRunRows, kGramRunRows);
-    p.add = run > 0;
     p.tiles = tiles;
     kernels_.tiles(p);
   }

@@ -2,9 +2,11 @@
 // data only, as in kernel.h.
 //
 // A run of rows is packed into panels of kGramPanel columns as doubles, shifted and scaled: those
-// of X, then those of Y. Sums are kept as tiles of one panel of X (rows of the tile) by one panel
-// of X or Y: panels of X in groups; for each group the right panels from its first one on; for each
-// right panel the tiles of the group's panels up to it. So of XᵀX only one half is computed.
+// of X, then those of Y. Sums are kept as tiles of one left panel, of X or Y, whose columns are the
+// rows of the tile, by one right panel, of X: left panels in groups, X's and then Y's; for each
+// group of X the right panels from its first one on, for one of Y all of them; for each right panel
+// the tiles of the group's panels, those of X up to it. So of XᵀX only one half is computed, and
+// of a Y of one column one row of a tile.
 #pragma once
 
 #include <cstdint>
@@ -43,19 +45,52 @@ struct GramPack {
 
 // The tiles of one group by some right panels, over one run.
 struct GramTiles {
-  const double* left;        // the group's first panel
-  const double* right;       // the first panel of all
-  std::int64_t group_begin;  // number of the group's first panel
-  std::int64_t group_panels;
+  const double* left;  // the group's first panel
+  std::int64_t left_panels;
   std::int64_t last_columns;  // of the group's last panel
+  const double* right;        // X's first panel
   std::int64_t right_begin, right_end;
-  std::int64_t rows;  // of the run
-  bool add;           // to `tiles`, or the first run
-  double* tiles;      // those of right_begin, and so on
+  std::int64_t diagonal;  // number of the group's first panel among X's; of Y's panels: kNoDiagonal
+  std::int64_t rows;      // of the run
+  double* tiles;          // += those of right_begin, and so on
+
+  // Panels of the group that have tiles with right panel q.
+  std::int64_t Lefts(std::int64_t q) const {
+    return q + 1 - diagonal < left_panels ? q + 1 - diagonal : left_panels;
+  }
+};
+constexpr std::int64_t kNoDiagonal = -(std::int64_t{1} << 60);
+
+// Whole blocks of few columns: a lane for each of the block's eight runs. So only the products that
+// are wanted are computed, and d = 1 has full vectors.
+constexpr std::int64_t kGramLanes = 8;
+constexpr std::int64_t kGramLaneColumns = 12;  // d + k at most
+
+// The next elements of an array's eight runs, into lanes.
+struct GramToLanes {
+  const void* data;           // the first run's
+  std::int64_t run_elements;  // from one run to the next
+  std::int64_t rows;          // of each run, a multiple of 8
+  std::int64_t columns;
+  const double* scale;  // [columns]
+  const double* offset;
+  double* lanes;        // [rows, stride, 8], of which the first `columns` columns
+  std::int64_t stride;  // columns of all arrays
+};
+
+// What these rows add to the lanes of each sum: for each column z of X and then of Y Σ s z and then
+// its products with those that follow, itself the first; a column of Y with itself alone.
+struct GramLaneSums {
+  const double* lanes;    // [rows, columns, 8]
+  const double* weights;  // [rows, 8], or null for ones
+  std::int64_t rows, x_columns, columns;
+  double* sums;  // [.., 8]
 };
 
 struct GramKernels {
   void (*pack[4])(const GramPack&);  // by DType
+  void (*to_lanes[4])(const GramToLanes&);
+  void (*lane_sums)(const GramLaneSums&);  // null: only panels
   void (*widen[4])(const void* from, double* to, std::int64_t count);
   void (*tiles)(const GramTiles&);
   // sum + error += add, without an error of its own.

@@ -16,26 +16,45 @@ struct GramLayout {
         k(columns_of_y),
         x_panels((d + kGramPanel - 1) / kGramPanel),
         panels(x_panels + (k + kGramPanel - 1) / kGramPanel),
-        groups((x_panels + kGramGroup - 1) / kGramGroup) {}
+        x_groups((x_panels + kGramGroup - 1) / kGramGroup),
+        groups(x_groups + (y_panels() + kGramGroup - 1) / kGramGroup) {}
 
   const std::int64_t d, k;
-  const std::int64_t x_panels, panels, groups;
+  const std::int64_t x_panels, panels;
+  const std::int64_t x_groups, groups;  // of left panels: those of X, then those of Y
 
   std::int64_t y_panels() const { return panels - x_panels; }
-  std::int64_t GroupPanels(std::int64_t g) const {
-    return std::min(x_panels - g * kGramGroup, kGramGroup);
+
+  // Of group g: whether its panels are X's, the first one's number in the order X, Y, how many,
+  // and how many columns the last has; and the first of the right panels, all of which are X's.
+  bool OfX(std::int64_t g) const { return g < x_groups; }
+  std::int64_t GroupBegin(std::int64_t g) const {
+    return OfX(g) ? g * kGramGroup : x_panels + (g - x_groups) * kGramGroup;
   }
+  std::int64_t GroupPanels(std::int64_t g) const {
+    return std::min((OfX(g) ? x_panels : panels) - GroupBegin(g), kGramGroup);
+  }
+  std::int64_t LastColumns(std::int64_t g) const {
+    const std::int64_t last = GroupBegin(g) + GroupPanels(g) - 1;
+    return std::min(OfX(g) ? d - last * kGramPanel : k - (last - x_panels) * kGramPanel,
+                    kGramPanel);
+  }
+  std::int64_t RightBegin(std::int64_t g) const { return OfX(g) ? GroupBegin(g) : 0; }
 
   // The first tile of group g and right panel q, counted in tiles.
   std::int64_t TilesBefore(std::int64_t g, std::int64_t q) const {
+    if (!OfX(g)) {
+      return x_tiles() + (g - x_groups) * kGramGroup * x_panels + q * GroupPanels(g);
+    }
     const std::int64_t all = kGramGroup * (kGramGroup + 1) / 2;  // of a group by itself
-    const std::int64_t groups_before = g * (all + kGramGroup * (panels - kGramGroup)) -
+    const std::int64_t groups_before = g * (all + kGramGroup * (x_panels - kGramGroup)) -
                                        kGramGroup * kGramGroup * (g * (g - 1) / 2);
-    const std::int64_t lefts = g < groups ? GroupPanels(g) : 0;
+    const std::int64_t lefts = GroupPanels(g);
     const std::int64_t rights = q - g * kGramGroup, triangle = std::min(rights, lefts);
     return groups_before + triangle * (triangle + 1) / 2 + (rights - triangle) * lefts;
   }
-  std::int64_t tiles() const { return groups == 0 ? 0 : TilesBefore(groups - 1, panels); }
+  std::int64_t x_tiles() const { return x_panels * (x_panels + 1) / 2; }
+  std::int64_t tiles() const { return x_tiles() + x_panels * y_panels(); }
 
   // In doubles.
   std::int64_t x_sum() const { return tiles() * kGramTile; }

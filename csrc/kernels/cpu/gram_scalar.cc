@@ -42,22 +42,21 @@ void Widen(const void* from, double* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = Wide(static_cast<const T*>(from)[i]);
 }
 
-void Tile(const double* left, const double* right, std::int64_t rows, bool add, double* tile) {
+void Tile(const double* left, const double* right, std::int64_t rows, double* tile) {
   double acc[kGramTile] = {};
   for (std::int64_t i = 0; i < rows; ++i, left += kGramPanel, right += kGramPanel) {
     for (int r = 0; r < kGramPanel; ++r) {
       for (int c = 0; c < kGramPanel; ++c) acc[r * kGramPanel + c] += left[r] * right[c];
     }
   }
-  for (int i = 0; i < kGramTile; ++i) tile[i] = add ? tile[i] + acc[i] : acc[i];
+  for (int i = 0; i < kGramTile; ++i) tile[i] += acc[i];
 }
 
 void Tiles(const GramTiles& p) {
   double* tile = p.tiles;
   for (std::int64_t q = p.right_begin; q < p.right_end; ++q) {
-    const std::int64_t lefts = std::min(q + 1 - p.group_begin, p.group_panels);
-    for (std::int64_t l = 0; l < lefts; ++l, tile += kGramTile) {
-      Tile(p.left + l * kGramPanelSize, p.right + q * kGramPanelSize, p.rows, p.add, tile);
+    for (std::int64_t l = 0; l < p.Lefts(q); ++l, tile += kGramTile) {
+      Tile(p.left + l * kGramPanelSize, p.right + q * kGramPanelSize, p.rows, tile);
     }
   }
 }
@@ -72,6 +71,8 @@ void Accumulate(const double* add, double* sum, double* error, std::int64_t coun
 
 constexpr GramKernels kGram = {
     {Pack<float>, Pack<double>, Pack<Half>, Pack<BFloat16>},
+    {},  // no lanes
+    nullptr,
     {Widen<float>, Widen<double>, Widen<Half>, Widen<BFloat16>},
     Tiles,
     Accumulate,

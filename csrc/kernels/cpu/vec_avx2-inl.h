@@ -230,6 +230,28 @@ inline F64x8 LoadRows(const double* p) {
   return {_mm256_loadu_pd(p), _mm256_loadu_pd(P == 4 ? p + D : p + 4)};
 }
 
+[[gnu::always_inline]] inline void TransposeFour(__m256d a, __m256d b, __m256d c, __m256d d,
+                                                 __m256d (&to)[4]) {
+  const __m256d ab_even = _mm256_unpacklo_pd(a, b), ab_odd = _mm256_unpackhi_pd(a, b);
+  const __m256d cd_even = _mm256_unpacklo_pd(c, d), cd_odd = _mm256_unpackhi_pd(c, d);
+  to[0] = _mm256_permute2f128_pd(ab_even, cd_even, 0x20);
+  to[1] = _mm256_permute2f128_pd(ab_odd, cd_odd, 0x20);
+  to[2] = _mm256_permute2f128_pd(ab_even, cd_even, 0x31);
+  to[3] = _mm256_permute2f128_pd(ab_odd, cd_odd, 0x31);
+}
+[[gnu::always_inline]] inline void Transpose(F64x8 (&v)[8]) {
+  __m256d a[4], b[4], c[4], d[4];
+  TransposeFour(v[0].a, v[1].a, v[2].a, v[3].a, a);
+  TransposeFour(v[4].a, v[5].a, v[6].a, v[7].a, b);
+  TransposeFour(v[0].b, v[1].b, v[2].b, v[3].b, c);
+  TransposeFour(v[4].b, v[5].b, v[6].b, v[7].b, d);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = {a[i], b[i]};
+    v[4 + i] = {c[i], d[i]};
+  }
+}
+
 [[gnu::always_inline]] inline void Prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }

@@ -197,6 +197,19 @@ inline F64x8 LoadRows(const double* p) {
   return {_mm512_permutexvar_pd(_mm512_load_si512(kTable.index), Load(p).v)};
 }
 
+// Lane j of v[i] and lane i of v[j] change places. Each round puts the last of the six bits of an
+// element's number before the others.
+[[gnu::always_inline]] inline void Transpose(F64x8 (&v)[8]) {
+#pragma GCC unroll 3
+  for (int round = 0; round < 3; ++round) {
+    F64x8 to[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) Unzip(v[2 * i], v[2 * i + 1], to[i], to[4 + i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) v[i] = to[i];
+  }
+}
+
 // Not left to the inliner: GCC takes a function that only fetches for one without effect and drops
 // the call.
 [[gnu::always_inline]] inline void Prefetch(const void* p) {

@@ -248,6 +248,20 @@ inline F64x8 LoadRows(const double* p) {
   return r;
 }
 
+[[gnu::always_inline]] inline void Transpose(F64x8 (&v)[8]) {
+  F64x8 to[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      to[2 * i].v[j] = vzip1q_f64(v[2 * j].v[i], v[2 * j + 1].v[i]);
+      to[2 * i + 1].v[j] = vzip2q_f64(v[2 * j].v[i], v[2 * j + 1].v[i]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) v[i] = to[i];
+}
+
 [[gnu::always_inline]] inline void Prefetch(const void* p) { __builtin_prefetch(p); }
 // Non-temporal: does not displace what L2 holds.
 [[gnu::always_inline]] inline void PrefetchOnce(const void* p) { __builtin_prefetch(p, 0, 0); }
