@@ -1,8 +1,8 @@
 """What a pass costs by count: every route of the CUDA table is held to its budget.
 
 ptxas makes other instructions of the PTX that is counted: about as many, without the moves. On an
-H200 the kernels that need up to 1 run at 0.76 to 0.93 of its read bandwidth and those that need 1.7
-to 1.9 at two thirds; those that need more are bound by this count.
+H200 the kernels of one target that need up to 1 run at 0.85 to 0.95 of its read bandwidth, those
+that need more at 0.78 to 0.93; for five targets and more the count is the limit.
 """
 
 import json
