@@ -66,11 +66,11 @@ def test_no_kernel_spills(cuobjdump, library):
         r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)",
         cuobjdump("--dump-resource-usage", library),
     )
-    # Instances of the fused kernel for each architecture: 21 for float32, 18 for each 16-bit type
-    # and 12 for float64.
+    # Instances of the fused kernel for each architecture: 24 for float32, 20 for each 16-bit type
+    # and 14 for float64.
     fused = [row for row in usage if "FusedKernel" in row[0]]
-    assert len(fused) >= 69
-    assert len(fused) % 69 == 0
+    assert len(fused) >= 78
+    assert len(fused) % 78 == 0
     spilled = [row for row in usage if row[2:] != ("0", "0")]
     # For 8.0 alone one instance lacks one of 256 registers: two targets, float32, 1024 columns a
     # warp. A row less in flight would mend that, and cost the other architectures.

@@ -98,7 +98,8 @@ void LayOutRing(const Data& data, const Device& device, FusedPlan* plan) {
   const int stages = RingStages(data.x_type, v, plan->team > 1);
   const std::int64_t offset = AlignUp(plan->shared_bytes, 16);
   const std::int64_t bytes = std::int64_t{stages} * plan->rows * v.vectors * 16 * plan->threads;
-  plan->ring = stages > 0 && plan->lanes > 32 && plan->whole > stages &&
+  constexpr int kFrom = 90;  // older devices lack the memory, their compilers the registers
+  plan->ring = device.code >= kFrom && stages > 0 && plan->lanes > 32 && plan->whole > stages &&
                offset + bytes <= device.shared_per_block;
   if (!plan->ring) return;
   plan->ring_offset = offset;

@@ -136,7 +136,11 @@ class RowsPass {
   static constexpr int H = kDivides ? 1 : K;  // targets that a lane has residuals of
   // Of Y and the sample weights, as they came from memory: to convert them would wait for them.
   using Raw = std::conditional_t<sizeof(T) == 8, double, std::uint32_t>;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  static constexpr int S = 0;  // PlanFused gives such code none
+#else
   static constexpr int S = RingStages(Element<T>::kType, {K, E, C}, Team);
+#endif
 
   // Several at a time: one after the other, they would take as long to come from memory as 1 MB of
   // X.
