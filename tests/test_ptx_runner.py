@@ -10,8 +10,9 @@ import pytest
 from ptx_runner import build
 
 HERE = Path(__file__).parent
-# A descent of several blocks, whose rows are copied ahead, then rows that several warps share, in
-# a process of its own: a fault that cannot be gone on from ends it.
+# A descent of several blocks, whose rows are copied ahead, then rows that several warps share, copied
+# ahead too, and rows that come straight to registers, in a process of its own: a fault that cannot be
+# gone on from ends it.
 SCRIPT = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[1])
@@ -26,6 +27,7 @@ def device(*shape):
 x, w, y = device(20000, 5), device(5), device(20000)
 module.cuda.gradient_descent(x, w, y, 1e-6, 2)
 module.cuda.loss_and_grad(device(40, 5001), device(5001), device(40))
+module.cuda.loss_and_grad(device(4000, 100), device(100), device(4000))
 count, first = module.take_faults()
 print(*first, sep="\\n")
 sys.exit(count > 0)
@@ -80,6 +82,11 @@ MUTATIONS = {
         r"(@p ld\.global\.v4\.u32 [^;]*\[%rd\d+)\]",
         r"\1+4194304]",
         "global memory out of bounds",
+    ),
+    "a copy in the wrong place": (
+        r"(@p cp\.async\.c[ag]\.shared\.global [^;]*, \[%rd\d+)\]",
+        r"\1+4]",
+        "misaligned access to global memory",
     ),
     "sums that nobody stored": (r"st\.shared\.f32", "// st.shared.f32", "that nobody wrote"),
     "copies that nobody awaits": (
