@@ -84,9 +84,9 @@ MUTATIONS = {
         "global memory out of bounds",
     ),
     "a copy in the wrong place": (
-        r"(@p cp\.async\.c[ag]\.shared\.global [^;]*, \[%rd\d+)\]",
-        r"\1+4]",
-        "misaligned access to global memory",
+        r"(@p cp\.async\.c[ag]\.shared\.global \[%r\d+) \+ 0\]",
+        r"\1 + 8]",
+        "misaligned access to shared memory",
     ),
     "sums that nobody stored": (r"st\.shared\.f32", "// st.shared.f32", "that nobody wrote"),
     "copies that nobody awaits": (

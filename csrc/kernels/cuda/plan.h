@@ -165,7 +165,7 @@ constexpr std::int64_t kAnyTargets = std::numeric_limits<std::int64_t>::max();
 // their ring, and less time.
 constexpr Route kRoutes[] = {
     {"row_per_lane", 1, 1.5},     {"lanes_per_row", 1, 1.6},  {"lanes_per_row", 4, 2.6},
-    {"lanes_per_row", 16, 9.5},   {"warps_per_row", 1, 1.8},  {"warps_per_row", 4, 2.7},
+    {"lanes_per_row", 16, 9.5},   {"warps_per_row", 1, 1.9},  {"warps_per_row", 4, 2.7},
     {"warps_per_row", 16, 9.5},   {"blocks_per_row", 1, 1.5}, {"blocks_per_row", 4, 2.5},
     {"chunks", kAnyTargets, 220},
 };
