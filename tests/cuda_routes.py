@@ -84,7 +84,7 @@ def instructions_per_clock(runner: ModuleType, d: int, k: int) -> tuple[float, l
 
 
 def registers(built: Built) -> dict[str, tuple[int, int]]:
-    """Of a thread, by kernel, with bytes spilled: what ptxas makes of float32's PTX."""
+    """A thread's, by kernel, and bytes spilled: what ptxas makes of float32's PTX."""
     found = {}
     for name in ("fused_float32", "chunked"):
         source = built.ptx(90) / f"{name}.ptx"

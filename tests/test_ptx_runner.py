@@ -10,9 +10,9 @@ import pytest
 from ptx_runner import build
 
 HERE = Path(__file__).parent
-# A descent of several blocks, whose rows are copied ahead, then rows that several warps share, copied
-# ahead too, and rows that come straight to registers, in a process of its own: a fault that cannot be
-# gone on from ends it.
+# A descent of several blocks, whose rows are copied ahead, then rows that several warps share,
+# copied ahead too, and rows that come straight to registers, in a process of its own: a fault that
+# cannot be gone on from ends it.
 SCRIPT = """
 import sys, numpy as np
 sys.path.insert(0, sys.argv[1])

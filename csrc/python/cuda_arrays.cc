@@ -243,7 +243,7 @@ py::dict DeviceProperties() {
   return result;
 }
 
-// Of a call on the current device, without the arrays.
+// A call on the current device, without the arrays.
 py::dict PlanOf(std::int64_t n, std::int64_t d, std::int64_t k, const std::string& dtype) {
   Data data;
   data.shape = {n, d, k, false};

@@ -30,7 +30,7 @@ std::int64_t LaneRows(std::int64_t columns) {
   return rows;
 }
 
-// Of a block of few columns.
+// Sums that a block of few columns has.
 std::int64_t LaneSums(const GramLayout& layout) {
   const std::int64_t d = layout.d, k = layout.k;
   return d * (d + 1) / 2 + d * k + k + d + k;
@@ -249,7 +249,7 @@ class Runner {
       slot[layout_.squares() + t] = next();
     }
   }
-  // Of left column i and right column j, counted in panels of X and then of Y.
+  // The sum of left column i and right column j, counted in panels of X and then of Y.
   std::int64_t At(std::int64_t i, std::int64_t j) const {
     const std::int64_t p = i / kGramPanel;
     std::int64_t g = 0;

@@ -25,8 +25,8 @@ struct GramLayout {
 
   std::int64_t y_panels() const { return panels - x_panels; }
 
-  // Of group g: whether its panels are X's, the first one's number in the order X, Y, how many,
-  // and how many columns the last has; and the first of the right panels, all of which are X's.
+  // A group g: whether its panels are X's, the first one's number in the order X, Y, how many, and
+  // how many columns the last has; and the first of the right panels, all of which are X's.
   bool OfX(std::int64_t g) const { return g < x_groups; }
   std::int64_t GroupBegin(std::int64_t g) const {
     return OfX(g) ? g * kGramGroup : x_panels + (g - x_groups) * kGramGroup;

@@ -134,7 +134,7 @@ class RowsPass {
   // Whether the lanes of a row divide its targets: where every plan of the instance has K lanes.
   static constexpr bool kDivides = K > 1 && (Team || C > LeastVectors(Element<T>::kType, K, E));
   static constexpr int H = kDivides ? 1 : K;  // targets that a lane has residuals of
-  // Of Y and the sample weights, as they came from memory: to convert them would wait for them.
+  // Y's and the sample weights' elements as they came from memory: to convert them would wait.
   using Raw = std::conditional_t<sizeof(T) == 8, double, std::uint32_t>;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   static constexpr int S = 0;  // PlanFused gives such code none
