@@ -234,7 +234,7 @@ ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm) {
   std::int64_t row_bytes = x_size * std::max(shape.d, shape.k), chunk_bytes = l2 / 2;
   if (gemm) {
     // Products by cuBLAS take twice as long of 30 MB as of all rows at once, on an H200, and still
-    // an eighth longer of 256 MB: as many rows as this much memory has residuals for, and 16-bit
+    // longer of 256 MB: as many rows as this much memory has residuals for, and 16-bit
     // rows widened to float32.
     row_bytes = x_size == 2 ? 6 * shape.k + 4 * shape.d : x_size * shape.k;
     chunk_bytes = std::max<std::int64_t>(l2 / 2, 256 << 20);
