@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels/cpu/kernel.h"
 
@@ -69,8 +68,7 @@ inline void FromFloat(float f, Half* out) {
 // `count` elements of the compute type, rounded to type T.
 template <class T>
 void Narrow(const void* from, void* to, std::int64_t count) {
-  using C = std::conditional_t<std::is_same_v<T, double>, double, float>;
-  const C* in = static_cast<const C*>(from);
+  const Compute<T>* in = static_cast<const Compute<T>*>(from);
   T* out = static_cast<T*>(to);
   for (std::int64_t i = 0; i < count; ++i) {
     if constexpr (sizeof(T) == 2) {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/l2_loss_grad.h"  // DType, Route
 
@@ -21,6 +22,14 @@ struct Half {
 struct BFloat16 {
   std::uint16_t bits;
 };
+
+// The type that elements of type T are computed in.
+template <class T>
+using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// Static: of no other unit.
+static constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+static constexpr std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
 
 // One evaluation. C, the compute type, is double where X is float64 and float otherwise.
 struct Problem {

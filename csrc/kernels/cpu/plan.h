@@ -35,9 +35,6 @@ inline int TasksOf(const Plan& plan, int stage) {
   return plan.tasks[stage < 3 ? stage : 2 - stage % 2];
 }
 
-constexpr std::int64_t CeilDiv(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-constexpr std::int64_t RoundUp(std::int64_t a, std::int64_t b) { return CeilDiv(a, b) * b; }
-
 // Offsets of the parts of a workspace, one behind the other, each aligned to 64 bytes.
 class Reserve {
  public:

@@ -32,9 +32,11 @@ void AddExactly(double a, double* sum, double* error) {
 // A sum that is not finite has no error to correct.
 double Corrected(double sum, double error) { return error - error == 0 ? sum + error : sum; }
 
-// C: what w and the gradient are stored in. An array of sums is [d + 2, k]: Σ s r², Σ s r, Σ s r x.
-template <class T, class TY, class C>
+// An array of sums is [d + 2, k]: Σ s r², Σ s r, Σ s r x.
+template <class T, class TY>
 struct Plain {
+  using C = Compute<T>;  // what w and the gradient are stored in
+
   static std::int64_t SumsOf(const Problem& p) { return (p.d + 2) * p.k; }
 
   static void Run(const Problem& p, const Plan& plan, char* workspace, int stage, int task,
@@ -112,7 +114,7 @@ struct Plain {
 
 template <class T>
 void Widen(const void* from, void* to, std::int64_t count) {
-  using C = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  using C = Compute<T>;
   for (std::int64_t i = 0; i < count; ++i) {
     static_cast<C*>(to)[i] = static_cast<C>(Wide(static_cast<const T*>(from)[i]));
   }
@@ -120,20 +122,19 @@ void Widen(const void* from, void* to, std::int64_t count) {
 
 void PrepareNothing(const Problem&, const Plan&, char*) {}
 
-template <class T, class TY, class C>
+template <class T, class TY>
 constexpr Kernels KernelsOf(DType x_type, DType w_type) {
-  return {
-      x_type,    w_type,     {{PrepareNothing, Plain<T, TY, C>::Run}, {}, {}, {}, {}, {}, {}, {}},
-      Widen<TY>, Narrow<TY>, nullptr};
+  return {x_type,    w_type,     {{PrepareNothing, Plain<T, TY>::Run}, {}, {}, {}, {}, {}, {}, {}},
+          Widen<TY>, Narrow<TY>, nullptr};
 }
 
 constexpr KernelTable kTable = {
-    KernelsOf<float, float, float>(DType::kFloat32, DType::kFloat32),
-    KernelsOf<double, double, double>(DType::kFloat64, DType::kFloat64),
-    KernelsOf<Half, Half, float>(DType::kFloat16, DType::kFloat16),
-    KernelsOf<Half, float, float>(DType::kFloat16, DType::kFloat32),
-    KernelsOf<BFloat16, BFloat16, float>(DType::kBFloat16, DType::kBFloat16),
-    KernelsOf<BFloat16, float, float>(DType::kBFloat16, DType::kFloat32),
+    KernelsOf<float, float>(DType::kFloat32, DType::kFloat32),
+    KernelsOf<double, double>(DType::kFloat64, DType::kFloat64),
+    KernelsOf<Half, Half>(DType::kFloat16, DType::kFloat16),
+    KernelsOf<Half, float>(DType::kFloat16, DType::kFloat32),
+    KernelsOf<BFloat16, BFloat16>(DType::kBFloat16, DType::kBFloat16),
+    KernelsOf<BFloat16, float>(DType::kBFloat16, DType::kFloat32),
 };
 
 }  // namespace
