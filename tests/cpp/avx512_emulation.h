@@ -57,9 +57,6 @@ inline __m256 Half512(simde__m512 v, int half) {
 #define _mm512_cvtps_pd(v)                                 \
   (avx512_emulation::Each<simde__m512d, __m256, float, 8>( \
       v, [](float a) { return static_cast<double>(a); }))
-#define _mm512_cvtpd_ps(v)                                  \
-  (avx512_emulation::Each<__m256, simde__m512d, double, 8>( \
-      v, [](double a) { return static_cast<float>(a); }))
 #define _mm512_extractf32x8_ps(v, half) avx512_emulation::Half512(v, half)
 #define _mm512_maskz_loadu_ps(m, p) (avx512_emulation::First<simde__m512, float>(m, p))
 #define _mm512_maskz_loadu_pd(m, p) (avx512_emulation::First<simde__m512d, double>(m, p))

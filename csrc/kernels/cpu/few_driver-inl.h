@@ -45,8 +45,6 @@ struct Slot {
   C* PackedWeights() const { return reinterpret_cast<C*>(workspace + plan.weights_offset); }
   C* Scratch(std::int64_t offset) const { return reinterpret_cast<C*>(scratch + offset); }
   C Bias(std::int64_t t) const { return p.intercept ? static_cast<const C*>(p.w)[t] : C(0); }
-  // The column at position j of a padded row; −1: none.
-  std::int64_t ColumnOf(std::int64_t j) const { return cpu::ColumnOf<W>(p.d, j); }
 
   // One target: y and sample_weight where they are.
   Residuals<T> ResidualsOf(std::int64_t t) const {
@@ -61,6 +59,44 @@ struct Slot {
     sums[t] = Value(totals.loss);
     sums[p.k + t] = Value(totals.bias);
   }
+  // The gradient by target t, from double [d][W]: its columns' sums, lane by lane.
+  void WriteLanes(std::int64_t t, const double* lanes) const {
+    for (std::int64_t j = 0; j < plan.padded_d; ++j) {
+      grad[t * plan.padded_d + j] = j < p.d ? SumLanes<C>(lanes + j * W) : 0;
+    }
+  }
+};
+
+// Sums over rows that climb from C to double.
+template <class C>
+class Ladder {
+ public:
+  // `size`: of both arrays, which become zeros; whole vectors.
+  Ladder(C* narrow, double* wide, std::int64_t size) : narrow_(narrow), wide_(wide), size_(size) {
+    for (std::int64_t i = 0; i < size; ++i) {
+      narrow[i] = 0;
+      wide[i] = 0;
+    }
+  }
+
+  // After `rows` more rows are in the narrow sums: whether it was time for them to go into the wide
+  // ones, as they do from `most` rows on.
+  bool Climb(std::int64_t rows, std::int64_t most) {
+    rows_ += rows;
+    if (rows_ < most) return false;
+    for (std::int64_t i = 0; i < size_; i += kLanes<C>) {
+      AddWide(wide_ + i, Load(narrow_ + i));
+      Store(narrow_ + i, Vec<C>{});
+    }
+    rows_ = 0;
+    return true;
+  }
+
+ private:
+  C* const narrow_;
+  double* const wide_;
+  const std::int64_t size_;
+  std::int64_t rows_ = 0;
 };
 
 // ---------------------------------------------------------------------- y and s of several targets

@@ -24,8 +24,7 @@ namespace {
 // wider than L1d is found again.
 template <int kBytes>
 [[gnu::always_inline]] inline void FetchNext(const char*& at) {
-#pragma GCC unroll 64
-  for (int i = 0; i < kBytes; i += 64) Prefetch(at + i);
+  Prefetch<kAgain, kBytes>(at);
   at += kBytes;
 }
 
@@ -90,7 +89,7 @@ struct GroupDots {
     for (int b = 0; b < kBases; ++b) base[b] = x + 3 * b * d + begin * G;
     V sum[R];
 #pragma GCC unroll 16
-    for (int i = 0; i < R; ++i) sum[i] = Zero(V{});
+    for (int i = 0; i < R; ++i) sum[i] = V{};
     const char* next = outer_next;
     const C* weights = w + begin * W;
     const auto step = [&](std::int64_t group) __attribute__((always_inline)) {
@@ -170,13 +169,12 @@ struct TileGradient {
     const char* next = reinterpret_cast<const char*>(x + rows * d + rows * d / 2);
     const std::int64_t whole = d / W;
     std::int64_t v = 0;
+    const auto at_v = [&](const T* row, int i) { return Load(row + (v + i) * W); };
     for (; v + kVectors <= whole; v += kVectors) {
-      Columns<kVectors>([&](const T* row, int i) { return Load(row + (v + i) * W); }, x, d, rows, c,
-                        stride, grad + v * W, padded_d, next);
+      Columns<kVectors>(at_v, x, d, rows, c, stride, grad + v * W, padded_d, next);
     }
     for (; v < whole; ++v) {
-      Columns<1>([&](const T* row, int) { return Load(row + v * W); }, x, d, rows, c, stride,
-                 grad + v * W, padded_d, next);
+      Columns<1>(at_v, x, d, rows, c, stride, grad + v * W, padded_d, next);
     }
     if (whole * W < d) {
       Columns<1>([&](const T* row, int) { return LoadTail(row, d); }, x, d, rows, c, stride,
@@ -192,7 +190,7 @@ struct TileGradient {
     V sum[K][N][kSplit];
 #pragma GCC unroll 32
     for (int i = 0; i < K * N * kSplit; ++i) {
-      sum[i / (N * kSplit)][i / kSplit % N][i % kSplit] = Zero(V{});
+      sum[i / (N * kSplit)][i / kSplit % N][i % kSplit] = V{};
     }
     const char* next = outer_next;
     const auto add = [&](std::int64_t i, int part) __attribute__((always_inline)) {
@@ -233,50 +231,41 @@ struct FewTargets {
 
   static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
     C* out = reinterpret_cast<C*>(workspace + plan.weights_offset);
-    if (p.k == 2) return GroupDots<T, 2>::PackWeights(p, out);
-    if (p.k <= 4) return GroupDots<T, 4>::PackWeights(p, out);
-    GroupDots<T, 8>::PackWeights(p, out);
+    WithDots(p.k, [&](auto dots) { dots.PackWeights(p, out); });
   }
 
   static void Rows(const Slot<T>& slot) {
     const Problem& p = slot.p;
     const Plan& plan = slot.plan;
-    const std::int64_t size = p.k * plan.padded_d, stride = RoundUp(plan.tile_rows, 16);
+    const std::int64_t stride = RoundUp(plan.tile_rows, 16);
     C* const grad = slot.Scratch(plan.grad_offset);  // [k][padded_d]
     C* const c = slot.Scratch(plan.c_offset);        // [k][stride]
-    for (std::int64_t i = 0; i < size; i += W) Store(grad + i, Zero(V{}));
-    for (std::int64_t i = 0; i < size; i += 8) Store(slot.grad + i, Zero(F64x8{}));
+    Ladder<C> gradient(grad, slot.grad, p.k * plan.padded_d);
     static constexpr decltype(&TileGradient<T, 2>::Rows) kGradient[] = {
         TileGradient<T, 2>::Rows, TileGradient<T, 3>::Rows, TileGradient<T, 4>::Rows,
         TileGradient<T, 5>::Rows, TileGradient<T, 6>::Rows, TileGradient<T, 7>::Rows,
         TileGradient<T, 8>::Rows};
     Totals totals[kFewTargets];
-    std::int64_t unflushed = 0;
     for (std::int64_t row = slot.begin; row < slot.end; row += plan.tile_rows) {
       const T* x = static_cast<const T*>(p.x) + row * p.d;
       const std::int64_t rows = Min(plan.tile_rows, slot.end - row);
-      Dots(slot, x, rows, c, stride);
+      WithDots(p.k,
+               [&](auto dots) { dots.Rows(x, p.d, rows, slot.PackedWeights(), p.k, c, stride); });
       TileResiduals(slot, row, rows, c, stride, totals);
       if (p.grad == nullptr) continue;
       kGradient[p.k - 2](x, p.d, rows, c, stride, grad, plan.padded_d);
-      unflushed += rows;
-      if (unflushed < kRowsPerFlush && row + rows < slot.end) continue;
-      for (std::int64_t i = 0; i < size; i += W) {
-        AddWide(slot.grad + i, Load(grad + i));
-        Store(grad + i, Zero(V{}));
-      }
-      unflushed = 0;
+      gradient.Climb(rows, row + rows < slot.end ? kRowsPerFlush : 0);
     }
     for (std::int64_t t = 0; t < p.k; ++t) slot.WriteTotals(t, totals[t]);
   }
 
  private:
-  static void Dots(const Slot<T>& slot, const T* x, std::int64_t rows, C* dots,
-                   std::int64_t stride) {
-    const std::int64_t d = slot.p.d, k = slot.p.k;
-    if (k == 2) return GroupDots<T, 2>::Rows(x, d, rows, slot.PackedWeights(), k, dots, stride);
-    if (k <= 4) return GroupDots<T, 4>::Rows(x, d, rows, slot.PackedWeights(), k, dots, stride);
-    GroupDots<T, 8>::Rows(x, d, rows, slot.PackedWeights(), k, dots, stride);
+  // of(the dots of the 2, 4 or 8 targets that k of them take)
+  template <class Of>
+  static void WithDots(std::int64_t k, const Of& of) {
+    if (k == 2) return of(GroupDots<T, 2>{});
+    if (k <= 4) return of(GroupDots<T, 4>{});
+    of(GroupDots<T, 8>{});
   }
 
   // In place: s·r of every target from its dots.

@@ -20,6 +20,7 @@
 #include "kernels/cpu/few_driver-inl.h"
 #include "kernels/cpu/gemm_tile-inl.h"
 #include "kernels/cpu/kernel.h"
+#include "kernels/cpu/residual-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
 namespace linreg_ops {
@@ -32,7 +33,6 @@ struct Gemm {
   using V = Vec<C>;
   static constexpr int kLanes = cpu::kLanes<T>;
   static constexpr int W = kPanel<C>;
-  using RunTile = Tiles<C>;
 
   static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
     if (!p.intercept) return;
@@ -70,7 +70,11 @@ struct Gemm {
     return static_cast<int>(Min<std::int64_t>(W, k - panel * W));
   }
   const C* Weights() const { return static_cast<const C*>(p.w) + (p.intercept ? k : 0); }
+  // Whether the tiles read copies of X's rows, or the rows themselves, which are of type C then.
   bool Copied() const { return m.x_stride != d || !std::is_same_v<T, C>; }
+  const C* InPlace(std::int64_t row) const {
+    return reinterpret_cast<const C*>(static_cast<const T*>(p.x) + row * d);
+  }
   double* Sums(std::int64_t i) const { return Doubles(m.sums_offset) + i * 2 * panels * W; }
 
   // Panels of W: [d][W], zeros behind the last column.
@@ -89,7 +93,7 @@ struct Gemm {
           if (columns >= kLanes) {
             Store(to + v, Load(from + v));
           } else {
-            Store(to + v, columns > 0 ? LoadFirst(from + v, columns) : Zero(V{}));
+            Store(to + v, columns > 0 ? LoadFirst(from + v, columns) : V{});
           }
         }
       }
@@ -105,33 +109,33 @@ struct Gemm {
     const std::int64_t parts = CeilDiv(d, m.depth) > 0 ? CeilDiv(d, m.depth) : 1;
     for (std::int64_t part = 0; part < parts; ++part) {
       const std::int64_t from = part * m.depth;
-      ResidualTiles<C> q;
-      q.depth = Min(m.depth, d - from);
-      q.first = part == 0;
-      q.x_stride = m.x_stride;
+      Tiles<C> q;
+      q.steps = Min(m.depth, d - from);
+      q.add = part > 0;
+      q.a_stride = m.x_stride;
       for (std::int64_t panel = first; panel < end; ++panel) {
         auto&& feed = feed_of(part, panel);
         const bool packed = panel >= m.packed_from;
-        q.w_stride = packed ? W : k;
+        q.b_stride = packed ? W : k;
         const C* w = packed ? Array(m.weights_offset) + (panel - m.packed_from) * d * W
                             : Weights() + panel * W;
         const int vectors = Width(panel) > kLanes ? 2 : 1;
         C* const panel_r = r + (panel - first) * r_stride;
         for (int v = 0; v < vectors; v += kTileVectors) {
           const int tile_vectors = Min(vectors - v, kTileVectors);
-          q.w = w + from * q.w_stride + v * kLanes;
+          q.b = w + from * q.b_stride + v * kLanes;
           const std::int64_t tiles = CeilDiv(rows, kTileRows);
           // Tiles of two sizes at most, so that none is so small as to wait for its own chains.
           std::int64_t done = 0;
           for (const bool large : {true, false}) {
             const std::int64_t height = rows / tiles + (large ? 1 : 0);
-            q.tiles = large ? rows % tiles : tiles - rows % tiles;
-            if (q.tiles == 0) continue;
-            q.x = x + done * q.x_stride + from;
-            q.r = panel_r + done * W + v * kLanes;
-            q.ahead = feed.Take(q.tiles * q.depth);
-            RunTile::RunResidual(static_cast<int>(height), tile_vectors, q);
-            done += q.tiles * height;
+            q.count = large ? rows % tiles : tiles - rows % tiles;
+            if (q.count == 0) continue;
+            q.a = x + done * q.a_stride + from;
+            q.out = panel_r + done * W + v * kLanes;
+            q.ahead = feed.Take(q.count * q.steps);
+            RunTiles<Along::kRows>(static_cast<int>(height), tile_vectors, q);
+            done += q.count * height;
           }
         }
         if (part < parts - 1) continue;

@@ -31,15 +31,14 @@ class GemmRounds : private Gemm<T> {
 
  private:
   using Base = Gemm<T>;
-  using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::Residuals,
-      Base::Sums, Base::Weights, Base::Width, Base::WriteSums;
+  using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::InPlace,
+      Base::Residuals, Base::Sums, Base::Weights, Base::Width, Base::WriteSums;
+  using Base::Base;
   using Base::d, Base::k, Base::m, Base::n, Base::p, Base::panels, Base::plan, Base::scratch,
       Base::workspace;
   using Base::kLanes, Base::W;
   using typename Base::C;
   using typename Base::V;
-  using RunTile = Tiles<C>;
-  using Base::Base;
 
   std::int64_t RoundBegin(std::int64_t round) const { return Min(round * m.span_rows, n); }
   std::int64_t RoundRows(std::int64_t round) const {
@@ -52,8 +51,7 @@ class GemmRounds : private Gemm<T> {
     return Array(m.x_offset) + round % 2 * m.span_rows * m.x_stride;
   }
   const C* RowsOfX(std::int64_t round) const {
-    if (Copied()) return CopiedRows(round);
-    return reinterpret_cast<const C*>(static_cast<const T*>(p.x) + RoundBegin(round) * d);
+    return Copied() ? CopiedRows(round) : InPlace(RoundBegin(round));
   }
   void CopyRows(std::int64_t round, std::int64_t task, std::int64_t tasks) const {
     const std::int64_t rows = RoundRows(round);
@@ -132,7 +130,7 @@ class GemmRounds : private Gemm<T> {
       feed = Feed(residuals + m.span_rows * W, rows * W * static_cast<std::int64_t>(sizeof(C)),
                   nullptr, 0, rows * tiles * CeilDiv(vectors, kTileVectors));
     }
-    GradientTile<C> q;
+    Tiles<C> q;
     q.a_stride = m.x_stride;
     q.b_stride = W;
     for (std::int64_t row = 0; row < rows; row += m.chunk_rows) {
@@ -146,9 +144,9 @@ class GemmRounds : private Gemm<T> {
           q.b = residuals + row * W + v * kLanes;
           q.b_last = (tile_vectors - 1) * kLanes;
           alignas(64) C sums[kTileRows * W] = {};
-          q.grad = sums;
+          q.out = sums;
           q.ahead = feed.Take(q.steps);
-          RunTile::RunGradient(static_cast<int>(height), tile_vectors, q);
+          RunTiles<Along::kColumns>(static_cast<int>(height), tile_vectors, q);
           for (std::int64_t r = 0; r < height; ++r) {
             for (int i = 0; i < tile_vectors * kLanes; i += kLanes) {
               const C* const sum = sums + r * W + i;

@@ -26,39 +26,30 @@ class GemmSlots : private Gemm<T> {
 
  private:
   using Base = Gemm<T>;
-  using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::Residuals,
-      Base::Sums, Base::Weights, Base::Width, Base::WriteSums;
+  using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::InPlace,
+      Base::Residuals, Base::Sums, Base::Weights, Base::Width, Base::WriteSums;
+  using Base::Base;
   using Base::d, Base::k, Base::m, Base::n, Base::p, Base::panels, Base::plan, Base::scratch,
       Base::workspace;
   using Base::kLanes, Base::W;
   using typename Base::C;
   using typename Base::V;
-  using RunTile = Tiles<C>;
-  using Base::Base;
 
-  // The buffers of a worker.
-  struct SlotScratch {
-    C* residuals;  // [kPanelsOfR][chunk_rows][W]
-    C* s;          // [chunk_rows]
-    C* grad;       // as the slot's
-    C* x;          // [chunk_rows][x_stride]
-    SlotScratch(const GemmPlan& m, char* scratch)
-        : residuals(reinterpret_cast<C*>(scratch)),
-          s(residuals + kPanelsOfR * m.chunk_rows * W),
-          grad(s + RoundUp(m.chunk_rows, kLanes)),
-          x(grad + m.slot_stride) {}
-  };
+  std::int64_t XVectors() const { return CeilDiv(d, kLanes); }
+  // Where vector v of a row of X begins. The last may overlap the one before, to end with the row.
+  std::int64_t Start(std::int64_t v) const {
+    return Min(v * kLanes, Copied() ? (XVectors() - 1) * kLanes : d - kLanes);
+  }
 
   // What the next chunk will read.
   Feed FeedOf(std::int64_t row, std::int64_t rows) const {
     const std::int64_t next = row + rows < n ? row + rows : row;
     const std::int64_t next_rows = Min(m.chunk_rows, n - next);
-    const std::int64_t vectors = CeilDiv(k, kLanes), x_vectors = CeilDiv(d, kLanes);
     const std::int64_t residual_steps =
-        CeilDiv(rows, kTileRows) * CeilDiv(vectors, kTileVectors) * d;
+        CeilDiv(rows, kTileRows) * CeilDiv(CeilDiv(k, kLanes), kTileVectors) * d;
     const std::int64_t tiles = k / W * CeilDiv(W, kTileRows) + CeilDiv(k % W, kTileRows);
     const std::int64_t gradient_steps =
-        p.grad == nullptr ? 0 : tiles * CeilDiv(x_vectors, kTileVectors) * rows;
+        p.grad == nullptr ? 0 : tiles * CeilDiv(XVectors(), kTileVectors) * rows;
     const std::int64_t y_size = p.wide_y ? sizeof(C) : sizeof(T);
     const char* y = static_cast<const char*>(p.y);
     return {static_cast<const T*>(p.x) + next * d,
@@ -71,70 +62,53 @@ class GemmSlots : private Gemm<T> {
     double* grad = Doubles(m.grads_offset) + slot * m.slot_stride;
     double* sums = Sums(slot);
     for (std::int64_t t = 0; t < 2 * panels * W; ++t) sums[t] = 0;
-    const SlotScratch buffers(m, scratch);
+    C* const residuals = reinterpret_cast<C*>(scratch);              // [kPanelsOfR][chunk_rows][W]
+    C* const s_buffer = residuals + kPanelsOfR * m.chunk_rows * W;   // [chunk_rows]
+    C* const chunk_grad = s_buffer + RoundUp(m.chunk_rows, kLanes);  // as the slot's
+    C* const x_buffer = chunk_grad + m.slot_stride;                  // [chunk_rows][x_stride]
     const std::int64_t begin = slot * m.span_rows, end = Min(begin + m.span_rows, n);
-    const std::int64_t size = p.grad == nullptr ? 0 : m.slot_stride;
-    for (std::int64_t i = 0; i < size; i += kLanes) {
-      Store(buffers.grad + i, Zero(V{}));
-      StoreWide(grad + i, Zero(V{}));
-    }
-    std::int64_t unflushed = 0;
+    Ladder<C> gradient(chunk_grad, grad, p.grad == nullptr ? 0 : m.slot_stride);
     for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
       if (p.cancelled != nullptr && p.cancelled(p.cancelled_context)) return;
       const std::int64_t rows = Min(m.chunk_rows, end - row);
-      const C* s = WideWeights<T>(p, row, rows, buffers.s);
-      const C* x;
-      if (Copied()) {
-        CopyX(row, rows, buffers.x);
-        x = buffers.x;
-      } else {
-        x = reinterpret_cast<const C*>(static_cast<const T*>(p.x) + row * d);
-      }
+      const C* s = WideWeights<T>(p, row, rows, s_buffer);
+      if (Copied()) CopyX(row, rows, x_buffer);
+      const C* x = Copied() ? x_buffer : InPlace(row);
       Feed feed = FeedOf(row, rows);
       for (std::int64_t first = 0; first < panels; first += kPanelsOfR) {
         const std::int64_t last = Min<std::int64_t>(first + kPanelsOfR, panels);
-        Residuals(row, rows, x, first, last, s, buffers.residuals, m.chunk_rows * W, sums,
+        Residuals(row, rows, x, first, last, s, residuals, m.chunk_rows * W, sums,
                   [&](std::int64_t, std::int64_t) -> Feed& { return feed; });
         if (p.grad == nullptr) continue;
-        ChunkGradient(x, rows, first, last, buffers.residuals, buffers.grad, feed);
+        ChunkGradient(x, rows, first, last, residuals, chunk_grad, feed);
       }
-      unflushed += rows;
-      if (unflushed < m.flush_rows && row + rows < end) continue;
       // Not tile by tile, which takes longer where X comes from memory, perhaps for doubles that X
       // has pushed out of the second-level cache (1000 features by 16 targets: 6.0 ms, not 5.7).
-      for (std::int64_t i = 0; i < size; i += kLanes) {
-        AddWide(grad + i, Load(buffers.grad + i));
-        Store(buffers.grad + i, Zero(V{}));
-      }
-      unflushed = 0;
+      gradient.Climb(rows, row + rows < end ? m.flush_rows : 0);
     }
   }
 
   // The gradient's transpose: [panels of d][k][W]. Vectors run along the features, so that no lane
-  // is idle whatever k is. The last vector of a row may overlap the one before, to end with the
-  // row.
+  // is idle whatever k is.
   void ChunkGradient(const C* x, std::int64_t rows, std::int64_t first, std::int64_t last,
                      const C* residuals, C* grad, Feed& feed) const {
-    const std::int64_t x_vectors = CeilDiv(d, kLanes);
-    const std::int64_t last_start = Copied() ? (x_vectors - 1) * kLanes : d - kLanes;
-    for (std::int64_t v = 0; v < x_vectors; v += kTileVectors) {
-      const int vectors = static_cast<int>(Min<std::int64_t>(x_vectors - v, kTileVectors));
-      const std::int64_t start = Min(v * kLanes, last_start);
+    for (std::int64_t v = 0; v < XVectors(); v += kTileVectors) {
+      const int vectors = static_cast<int>(Min<std::int64_t>(XVectors() - v, kTileVectors));
       for (std::int64_t panel = first; panel < last; ++panel) {
         const int width = Width(panel);
         const int tiles = (width + kTileRows - 1) / kTileRows;
         for (int tile = 0; tile < tiles; ++tile) {
           const int j = width * tile / tiles, height = width * (tile + 1) / tiles - j;
-          GradientTile<C> q;
+          Tiles<C> q;
           q.a = residuals + (panel - first) * m.chunk_rows * W + j;
           q.a_stride = W;
-          q.b = x + start;
+          q.b = x + Start(v);
           q.b_stride = m.x_stride;
-          q.b_last = Min((v + vectors - 1) * kLanes, last_start) - start;
+          q.b_last = Start(v + vectors - 1) - Start(v);
           q.steps = rows;
-          q.grad = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
+          q.out = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
           q.ahead = feed.Take(rows);
-          RunTile::RunGradient(height, vectors, q);
+          RunTiles<Along::kColumns>(height, vectors, q);
         }
       }
     }
@@ -153,12 +127,10 @@ class GemmSlots : private Gemm<T> {
     }
     if (p.grad == nullptr) return;
     const double* grads = Doubles(m.grads_offset);
-    const std::int64_t x_vectors = CeilDiv(d, kLanes);
-    const std::int64_t last_start = Copied() ? (x_vectors - 1) * kLanes : d - kLanes;
     const std::int64_t begin = task * m.features_per_reduction / kLanes;
-    const std::int64_t end = Min(begin + m.features_per_reduction / kLanes, x_vectors);
+    const std::int64_t end = Min(begin + m.features_per_reduction / kLanes, XVectors());
     for (std::int64_t v = begin; v < end; ++v) {
-      const std::int64_t start = Min(v * kLanes, last_start);
+      const std::int64_t start = Start(v);
       for (std::int64_t j = 0; j < k; ++j) {
         const double* from = grads + (v / 2 * k + j) * W + v % 2 * kLanes;
         double lanes[kLanes];

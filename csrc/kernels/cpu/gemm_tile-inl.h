@@ -23,7 +23,7 @@ constexpr int kUnroll = 32;
 
 // Columns of W and R are stored in panels of this many, whatever the tile.
 template <class C>
-constexpr int kPanel = 2 * Lanes(static_cast<const C*>(nullptr));
+constexpr int kPanel = 2 * kLanes<C>;
 
 // Where to fetch from memory while computing: `bytes` per four steps.
 struct Ahead {
@@ -81,13 +81,16 @@ inline void Fetch(Ahead& ahead) {
   ahead.at += ahead.bytes;
 }
 
-// acc[r][v] += sum over t < steps of a(r, t) b(t, v), where a(r, t) is a[r + t·a_stride] with
-// kColumn and a[r·a_stride + t] without, and b(t, v) starts at b + t·b_stride, its last vector
+// Which way sums run over the left factor: along X's rows, or along columns, of R or of X.
+enum class Along { kRows, kColumns };
+
+// acc[r][v] += sum over t < steps of a(r, t) b(t, v), where a(r, t) is a[r·a_stride + t] along rows
+// and a[r + t·a_stride] along columns, and b(t, v) starts at b + t·b_stride, its last vector
 // b_last elements behind.
-template <class V, int R, int N, bool kColumn, class C>
+template <Along kAlong, class V, int R, int N, class C>
 inline void Product(V (&acc)[R][N], const C* a, std::int64_t a_stride, const C* b,
                     std::int64_t b_stride, std::int64_t b_last, std::int64_t steps, Ahead& ahead) {
-  constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
+  constexpr bool kColumn = kAlong == Along::kColumns;
   // One pointer per three rows: x86 addresses reach base, base + stride and base + 2·stride. Left
   // alone the compiler keeps one per row, and spills accumulators for them; with more than two
   // steps between advances it keeps base + stride + step too, and 16 targets take 3% longer.
@@ -99,7 +102,7 @@ inline void Product(V (&acc)[R][N], const C* a, std::int64_t a_stride, const C* 
   const auto step = [&](std::int64_t t) __attribute__((always_inline)) {
     V bv[N];
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < N - 1; ++v) bv[v] = Load(b + v * kLanes);
+    for (int v = 0; v < N - 1; ++v) bv[v] = Load(b + v * kLanes<C>);
     bv[N - 1] = Load(b + b_last);
 #pragma GCC unroll kUnroll
     for (int r = 0; r < R; ++r) {
@@ -136,44 +139,61 @@ inline void Product(V (&acc)[R][N], const C* a, std::int64_t a_stride, const C* 
   }
 }
 
-// R = X·W for consecutive tiles of rows against one panel of W, or a part of the sum over d.
+// Consecutive tiles of R rows (columns) of a left factor by the same N vectors of the right one.
 template <class C>
-struct ResidualTiles {
-  std::int64_t tiles;
-  const C* x;  // [tiles·R, x_stride]
-  std::int64_t x_stride;
-  const C* w;  // [depth, w_stride]
-  std::int64_t w_stride;
-  std::int64_t depth;
-  bool first;  // part of the sum
-  C* r;        // [tiles·R, kPanel]: = or +=
-  Ahead ahead;
+struct Tiles {
+  std::int64_t count = 1;  // of columns only one
+  const C* a = nullptr;    // kRows: [count · R][a_stride], steps of it; kColumns: [steps][a_stride]
+  std::int64_t a_stride = 0;
+  const C* b = nullptr;  // [steps][b_stride]
+  std::int64_t b_stride = 0;
+  std::int64_t b_last = 0;  // kColumns: where the last vector begins, behind the first
+  std::int64_t steps = 0;
+  bool add = false;  // kRows: to what is in out; the sums of kColumns go on from it
+  C* out = nullptr;  // [count · R][kPanel]
+  Ahead ahead = {};
 };
 
-template <class V, int R, int N, class C>
-void Residual(const ResidualTiles<C>& tiles) {
-  constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
-  const ResidualTiles<C> p = tiles;
+template <class C, int R, int N, Along kAlong>
+void Multiply(const Tiles<C>& tiles) {
+  const Tiles<C> p = tiles;
   Ahead ahead = p.ahead;
-  const C* x = p.x;
-  C* out = p.r;
-  for (std::int64_t tile = 0; tile < p.tiles; ++tile, x += R * p.x_stride, out += R * kPanel<C>) {
-    V acc[R][N];
-#pragma GCC unroll kUnroll
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll kUnroll
-      for (int v = 0; v < N; ++v) acc[r][v] = Zero(V{});
-    }
-    Product<V, R, N, false>(acc, x, p.x_stride, p.w, p.w_stride, (N - 1) * kLanes, p.depth, ahead);
+  const C* a = p.a;
+  C* out = p.out;
+  for (std::int64_t tile = 0; tile < p.count; ++tile, a += R * p.a_stride, out += R * kPanel<C>) {
+    Vec<C> acc[R][N];
 #pragma GCC unroll kUnroll
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
       for (int v = 0; v < N; ++v) {
-        C* const to = out + r * kPanel<C> + v * kLanes;
-        Store(to, p.first ? acc[r][v] : Add(Load(to), acc[r][v]));
+        acc[r][v] = kAlong == Along::kRows ? Vec<C>{} : Load(out + r * kPanel<C> + v * kLanes<C>);
+      }
+    }
+    const std::int64_t b_last = kAlong == Along::kRows ? (N - 1) * kLanes<C> : p.b_last;
+    Product<kAlong>(acc, a, p.a_stride, p.b, p.b_stride, b_last, p.steps, ahead);
+#pragma GCC unroll kUnroll
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll kUnroll
+      for (int v = 0; v < N; ++v) {
+        C* const to = out + r * kPanel<C> + v * kLanes<C>;
+        Store(to, kAlong == Along::kRows && p.add ? Add(Load(to), acc[r][v]) : acc[r][v]);
       }
     }
   }
+}
+
+// Tiles of any size, 1 ... kTileRows by 1 ... kTileVectors.
+template <Along kAlong, int N, class C, int... kRows>
+void RunTiles(int rows, const Tiles<C>& tiles, std::integer_sequence<int, kRows...>) {
+  static constexpr decltype(&Multiply<C, 1, N, kAlong>) kTable[] = {
+      Multiply<C, kRows + 1, N, kAlong>...};
+  kTable[rows - 1](tiles);
+}
+template <Along kAlong, class C>
+void RunTiles(int rows, int vectors, const Tiles<C>& tiles) {
+  using Rows = std::make_integer_sequence<int, kTileRows>;
+  if (vectors == 1) return RunTiles<kAlong, 1>(rows, tiles, Rows{});
+  if constexpr (kTileVectors == 2) RunTiles<kAlong, 2>(rows, tiles, Rows{});
 }
 
 // A vector as doubles, eight at a time.
@@ -198,7 +218,7 @@ struct FinishResiduals {
   double* bias_grad;  // [lanes]: += s r; null without bias
 
   using V = Vec<C>;
-  static constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
+  static constexpr int kLanes = cpu::kLanes<C>;
   static constexpr int kParts = kLanes / 8;
   static constexpr int kParallel = 2;  // of rows, which wait for one another
 
@@ -215,11 +235,11 @@ struct FinishResiduals {
     static constexpr TY kNone[kLanes] = {};
     const TY* const targets = y != nullptr ? y : kNone;
     const std::int64_t stride = y != nullptr ? y_stride : 0;
-    const V b = kBias ? Load(bias) : Zero(V{});
+    const V b = kBias ? Load(bias) : V{};
     F64x8 loss_sum[kParallel][kParts], bias_sum[kParallel][kParts];
 #pragma GCC unroll 8
     for (int i = 0; i < kParallel * kParts; ++i) {
-      loss_sum[i / kParts][i % kParts] = bias_sum[i / kParts][i % kParts] = Zero(F64x8{});
+      loss_sum[i / kParts][i % kParts] = bias_sum[i / kParts][i % kParts] = F64x8{};
     }
     const auto row = [&](std::int64_t i, int chain) __attribute__((always_inline)) {
       const TY* const yi = targets + i * stride;
@@ -249,69 +269,6 @@ struct FinishResiduals {
       AddWide(loss + 8 * part, Add(loss_sum[0][part], loss_sum[1][part]));
       if (kBias) AddWide(bias_grad + 8 * part, Add(bias_sum[0][part], bias_sum[1][part]));
     }
-  }
-};
-
-// grad[r][v] += sum over rows t of a(r, t) b(t, v): one tile of the gradient, or of its transpose.
-template <class C>
-struct GradientTile {
-  const C* a;  // [steps, a_stride], R columns of it
-  std::int64_t a_stride;
-  const C* b;  // [steps, b_stride], N vectors of it
-  std::int64_t b_stride;
-  std::int64_t b_last;
-  std::int64_t steps;
-  C* grad;  // [R, kPanel]
-  Ahead ahead;
-};
-
-template <class V, int R, int N, class C>
-void Gradient(const GradientTile<C>& p) {
-  constexpr int kLanes = Lanes(static_cast<const C*>(nullptr));
-  V acc[R][N];
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll kUnroll
-    for (int v = 0; v < N; ++v) acc[r][v] = Load(p.grad + r * kPanel<C> + v * kLanes);
-  }
-  Ahead ahead = p.ahead;
-  Product<V, R, N, true>(acc, p.a, p.a_stride, p.b, p.b_stride, p.b_last, p.steps, ahead);
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll kUnroll
-    for (int v = 0; v < N; ++v) Store(p.grad + r * kPanel<C> + v * kLanes, acc[r][v]);
-  }
-}
-
-// The tiles of every size, [vectors - 1][rows - 1].
-template <class C>
-struct Tiles {
-  using V = Vec<C>;
-  using ResidualFunction = void (*)(const ResidualTiles<C>&);
-  using GradientFunction = void (*)(const GradientTile<C>&);
-
-  template <int N, int... kRows>
-  static void RunResidual(int rows, const ResidualTiles<C>& p,
-                          std::integer_sequence<int, kRows...>) {
-    static constexpr ResidualFunction kTable[] = {Residual<V, kRows + 1, N, C>...};
-    kTable[rows - 1](p);
-  }
-  template <int N, int... kRows>
-  static void RunGradient(int rows, const GradientTile<C>& p,
-                          std::integer_sequence<int, kRows...>) {
-    static constexpr GradientFunction kTable[] = {Gradient<V, kRows + 1, N, C>...};
-    kTable[rows - 1](p);
-  }
-
-  using Rows = std::make_integer_sequence<int, kTileRows>;
-
-  static void RunResidual(int rows, int vectors, const ResidualTiles<C>& p) {
-    if (vectors == 1) return RunResidual<1>(rows, p, Rows{});
-    if constexpr (kTileVectors == 2) RunResidual<2>(rows, p, Rows{});
-  }
-  static void RunGradient(int rows, int vectors, const GradientTile<C>& p) {
-    if (vectors == 1) return RunGradient<1>(rows, p, Rows{});
-    if constexpr (kTileVectors == 2) RunGradient<2>(rows, p, Rows{});
   }
 };
 

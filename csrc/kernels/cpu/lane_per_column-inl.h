@@ -57,38 +57,28 @@ class LanePerColumn {
         residuals_(slot.ResidualsOf(0)) {}
 
   void Run() {
-    const std::int64_t padded_d = slot_.plan.padded_d;
-    for (std::int64_t j = 0; j < padded_d; j += W) Store(grad_ + j, Zero(V{}));
-    for (std::int64_t j = 0; j < padded_d; j += 8) Store(slot_.grad + j, Zero(F64x8{}));
-    alignas(64) C c[W];
-    std::int64_t unflushed = 0;
-    const auto flush = [&](std::int64_t rows, std::int64_t most) {
-      unflushed += rows;
-      if (unflushed < most) return;
-      for (std::int64_t j = 0; j < padded_d; j += W) {
-        AddWide(slot_.grad + j, Load(grad_ + j));
-        Store(grad_ + j, Zero(V{}));
-      }
-      totals_.Take(residuals_.sums);
-      unflushed = 0;
+    Ladder<C> gradient(grad_, slot_.grad, slot_.plan.padded_d);
+    const auto climb = [&](std::int64_t rows, std::int64_t most) {
+      if (gradient.Climb(rows, most)) totals_.Take(residuals_.sums);
     };
+    alignas(64) C c[W];
     std::int64_t row = slot_.begin;
     const std::int64_t whole = row + (slot_.end - row) / group_ * group_;
     if (row < whole) {
       Group<true, false>(row, group_, c);
       for (row += group_; row < whole; row += group_) {
         Group<true, true>(row, group_, c);
-        flush(group_, kRowsPerFlush);
+        climb(group_, kRowsPerFlush);
       }
       Group<false, true>(row, group_, c);
-      flush(group_, kRowsPerFlush);
+      climb(group_, kRowsPerFlush);
     }
     if (const std::int64_t rows = slot_.end - row; rows > 0) {
       Group<true, false>(row, rows, c);
       Group<false, true>(row + rows, rows, c);
-      flush(rows, kRowsPerFlush);
+      climb(rows, kRowsPerFlush);
     }
-    flush(0, 0);
+    climb(0, 0);
     slot_.WriteTotals(0, totals_);
   }
 
@@ -99,7 +89,7 @@ class LanePerColumn {
   void Group(std::int64_t row, std::int64_t rows, C* c) {
     V sums[W / kRows];
 #pragma GCC unroll 4
-    for (int i = 0; i < W / kRows; ++i) sums[i] = Zero(V{});
+    for (int i = 0; i < W / kRows; ++i) sums[i] = V{};
     const T* x = x_ + row * d_;
     const T* before = x - rows * d_;
     for (std::int64_t begin = 0; begin < whole_; begin += kVectorsPerSegment) {
@@ -114,7 +104,7 @@ class LanePerColumn {
         V each[kRows];
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) {
-          each[r] = Zero(V{});
+          each[r] = V{};
           if (i + r >= rows) continue;
           const std::int64_t row_offset = (i + r) * d_;
           each[r] =
@@ -158,8 +148,8 @@ class LanePerColumn {
     V residual[kRows], sum[kRows];
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
-      residual[r] = kGrad ? Set(c[r]) : Zero(V{});
-      sum[r] = Zero(V{});
+      residual[r] = kGrad ? Set(c[r]) : V{};
+      sum[r] = V{};
     }
     const auto column = [&](const auto& load, std::int64_t v) __attribute__((always_inline)) {
       if constexpr (kDots) {
@@ -176,25 +166,21 @@ class LanePerColumn {
     };
     constexpr int kBytes = kRows * W * static_cast<int>(sizeof(T));
     const char* ahead = reinterpret_cast<const char*>(x) + begin * kBytes + kAhead;
+    const auto fetch = [&]() __attribute__((always_inline)) {
+      in_l1 ? Prefetch<kOnce, kBytes>(ahead) : Prefetch<kAgain, kBytes>(ahead);
+    };
     for (std::int64_t v = begin; v < end; ++v, ahead += kBytes) {
-      if constexpr (kDots) Fetch<kBytes>(ahead, in_l1);
+      if constexpr (kDots) fetch();
       column([&](const T* row) __attribute__((always_inline)) { return Load(row + v * W); }, v);
     }
     if (end == whole_ && end * W < d) {
-      if constexpr (kDots) Fetch<kBytes>(ahead, in_l1);
+      if constexpr (kDots) fetch();
       const V keep = tail_;
       column([&](const T* row)
                  __attribute__((always_inline)) { return And(Load(row + d - W), keep); },
              end);
     }
     return AddTree<kRows>(sum);
-  }
-
-  template <int kBytes>
-  [[gnu::always_inline]] static void Fetch(const char* at, bool in_l1) {
-    if (in_l1) return PrefetchAhead<kBytes>(at, 0);
-#pragma GCC unroll 4
-    for (int i = 0; i < kBytes; i += 64) Prefetch(at + i);
   }
 };
 

@@ -108,10 +108,7 @@ struct LanePerRow {
       totals.Take(residuals.sums);
     }
     slot.WriteTotals(0, totals);
-    for (std::int64_t j = 0; j < slot.plan.padded_d; ++j) {
-      const std::int64_t column = slot.ColumnOf(j);
-      slot.grad[j] = column < 0 ? 0 : SumLanes(static_cast<const C*>(nullptr), lanes + column * W);
-    }
+    slot.WriteLanes(0, lanes);
   }
 
   template <int D>
@@ -132,10 +129,10 @@ struct LanePerRow {
 #pragma GCC unroll 16
       for (int j = 0; j < D; ++j) weight[j] = Set(block.w[j]);
 #pragma GCC unroll 16
-      for (int j = 0; j < D; ++j) sum[j] = Zero(V{});
+      for (int j = 0; j < D; ++j) sum[j] = V{};
       for (std::int64_t i = 0; i < block.rows; i += kGroupRows) {
         const T* const x = block.x + i * D;
-        PrefetchAhead<D * kGroupRows * sizeof(T)>(x, kRowsAhead * D * sizeof(T));
+        Prefetch<kOnce, D * kGroupRows * sizeof(T)>(x + kRowsAhead * D);
         residuals.y.template Prefetch<kGroupRows>(block.first + i, kRowsAhead);
         V column[Max(kLaneRows * D, PowerOfTwo(D))];
         LoadGroup(x, column);

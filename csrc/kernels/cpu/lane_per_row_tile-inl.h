@@ -69,7 +69,7 @@ struct TilePass {
     Residuals<C> residuals = outer;
     V sum[Max(D, 1)];
 #pragma GCC unroll 16
-    for (int j = 0; j < D; ++j) sum[j] = Zero(V{});
+    for (int j = 0; j < D; ++j) sum[j] = V{};
     std::int64_t i = 0;
     for (; i + kVectors * W <= rows; i += kVectors * W) Vectors<D, kVectors>(i, residuals, sum);
     for (; i < rows; i += W) Vectors<D, 1>(i, residuals, sum);
@@ -158,10 +158,7 @@ struct LanePerRowTile {
     }
     for (std::int64_t t = 0; t < k; ++t) {
       slot.WriteTotals(t, totals[t]);
-      for (std::int64_t j = 0; j < plan.padded_d; ++j) {
-        slot.grad[t * plan.padded_d + j] =
-            j < d ? SumLanes(static_cast<const C*>(nullptr), lanes + (t * d + j) * W) : 0;
-      }
+      slot.WriteLanes(t, lanes + t * d * W);
     }
   }
 };
@@ -193,10 +190,7 @@ struct LanePerRowPacked {
       row += rows;
     }
     slot.WriteTotals(0, totals);
-    for (std::int64_t j = 0; j < slot.plan.padded_d; ++j) {
-      const std::int64_t column = slot.ColumnOf(j);
-      slot.grad[j] = column < 0 ? 0 : SumLanes(static_cast<const C*>(nullptr), lanes + column * W);
-    }
+    slot.WriteLanes(0, lanes);
   }
 
   static void Pack(const Problem& p, const Plan& plan, char* workspace) {

@@ -22,22 +22,15 @@ template <int N, class V>
   if constexpr (N == 4) return Add(Add(sum[0], sum[1]), Add(sum[2], sum[3]));
 }
 
-inline double Plus(double a, double b) { return a + b; }
-inline double Minus(double a, double b) { return a - b; }
-inline F64x8 Plus(F64x8 a, F64x8 b) { return Add(a, b); }
-inline F64x8 Minus(F64x8 a, F64x8 b) { return Sub(a, b); }
-
 // A sum with its rounding errors summed beside it, for sums of so many parts that errors in the
 // last bits would add up.
 template <class V>
 struct Compensated {
-  V sum = Minus(V{}, V{});
-  V error = sum;
+  V sum = {}, error = {};
 
   [[gnu::always_inline]] void Add(V a) {
-    const V total = Plus(sum, a);
-    const V added = Minus(total, sum);
-    error = Plus(error, Plus(Minus(sum, Minus(total, added)), Minus(a, added)));
+    const V total = sum + a, added = total - sum;
+    error = error + ((sum - (total - added)) + (a - added));
     sum = total;
   }
 };
@@ -58,8 +51,7 @@ inline double Value(const Compensated<F64x8>& a) {
 // Sums over a block of rows, lane by lane: two of each, so that the two vectors of doubles that a
 // vector of floats makes do not wait for one another.
 struct Sums {
-  F64x8 loss[2] = {Zero(F64x8{}), Zero(F64x8{})};
-  F64x8 bias[2] = {Zero(F64x8{}), Zero(F64x8{})};
+  F64x8 loss[2] = {}, bias[2] = {};
 
   [[gnu::always_inline]] void Take(F32x16 sr, F32x16 r) {
     const F64x8 low = Low(sr), high = High(sr);
@@ -111,11 +103,10 @@ class RowValues {
     if (is_null()) return;
     if constexpr (!std::is_same_v<T, C>) {
       if (!as_wide_) {
-        return PrefetchAhead<kRows * sizeof(T)>(static_cast<const T*>(base_) + i,
-                                                ahead * sizeof(T));
+        return cpu::Prefetch<kOnce, kRows * sizeof(T)>(static_cast<const T*>(base_) + i + ahead);
       }
     }
-    PrefetchAhead<kRows * sizeof(C)>(static_cast<const C*>(base_) + i, ahead * sizeof(C));
+    cpu::Prefetch<kOnce, kRows * sizeof(C)>(static_cast<const C*>(base_) + i + ahead);
   }
 
  private:
