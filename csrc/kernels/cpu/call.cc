@@ -43,9 +43,8 @@ void SumEqualTerms(const Problem& p, const Plan&, char*, int, int, int) {
     if (grad != nullptr) grad[t] = static_cast<C>(n * r);
   }
 }
-void PrepareNothing(const Problem&, const Plan&, char*) {}
-constexpr Engine kEqualTermsFloat = {PrepareNothing, SumEqualTerms<float>};
-constexpr Engine kEqualTermsDouble = {PrepareNothing, SumEqualTerms<double>};
+constexpr Engine kEqualTermsFloat = {nullptr, SumEqualTerms<float>};
+constexpr Engine kEqualTermsDouble = {nullptr, SumEqualTerms<double>};
 
 void PlanEngine(int threads, CallPlan* call) {
   const Data& data = call->sizes;

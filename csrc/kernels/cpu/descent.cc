@@ -76,7 +76,7 @@ class DescentLoop {
       return false;
     }
     const double rate = descent_.rates[descent_.num_rates == 1 ? 0 : step_];
-    if (kernels_.x_type == DType::kFloat64) {
+    if (kernels_.types.x == DType::kFloat64) {
       Move<double>(rate);
     } else {
       Move<float>(rate);

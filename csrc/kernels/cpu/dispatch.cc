@@ -118,7 +118,7 @@ Status FindKernels(const char* isa, DType x_type, DType w_type, const char** nam
   }
   *name = row->name;
   for (const Kernels& candidate : row->kernels) {
-    if (candidate.x_type == x_type && candidate.w_type == w_type) {
+    if (candidate.types.x == x_type && candidate.types.w == w_type) {
       *kernels = &candidate;
       return Status();
     }
@@ -137,7 +137,7 @@ std::vector<Variant> Variants() {
   std::vector<Variant> variants;
   for (const Row& row : kRows) {
     for (const Kernels& kernels : row.kernels) {
-      variants.push_back({row.name, kernels.x_type, kernels.w_type, row.supported()});
+      variants.push_back({row.name, kernels.types.x, kernels.types.w, row.supported()});
     }
   }
   return variants;

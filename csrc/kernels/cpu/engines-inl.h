@@ -22,14 +22,14 @@ namespace cpu {
 namespace {
 
 // In the order of Route.
-template <class T, class TY>
-constexpr Kernels KernelsOf(DType x_type, DType w_type) {
-  Kernels kernels = {x_type,
-                     w_type,
+constexpr KernelTable kTable = TableOf([](auto x, auto w, DTypePair types) {
+  using T = decltype(x);
+  using TY = decltype(w);
+  Kernels kernels = {types,
                      {{},
-                      {PrepareNothing, RunSlots<T, LanePerRow<T>>},
+                      {nullptr, RunSlots<T, LanePerRow<T>>},
                       {},
-                      {PrepareNothing, RunSlots<T, LanePerRowTile<T>>},
+                      {nullptr, RunSlots<T, LanePerRowTile<T>>},
                       {PackWeights<T>, RunSlots<T, LanePerColumn<T>>},
                       {FewTargets<T>::Prepare, RunSlots<T, FewTargets<T>>},
                       {Gemm<T>::Prepare, GemmSlots<T>::Run},
@@ -39,20 +39,11 @@ constexpr Kernels KernelsOf(DType x_type, DType w_type) {
                      nullptr};
   if constexpr (std::is_same_v<T, Compute<T>>) {
     kernels.engines[static_cast<int>(Route::kLanePerRowPacked)] = {
-        PrepareNothing, RunSlots<T, LanePerRowPacked<T>>};
+        nullptr, RunSlots<T, LanePerRowPacked<T>>};
     kernels.pack = LanePerRowPacked<T>::Pack;
   }
   return kernels;
-}
-
-constexpr KernelTable kTable = {
-    KernelsOf<float, float>(DType::kFloat32, DType::kFloat32),
-    KernelsOf<double, double>(DType::kFloat64, DType::kFloat64),
-    KernelsOf<Half, Half>(DType::kFloat16, DType::kFloat16),
-    KernelsOf<Half, float>(DType::kFloat16, DType::kFloat32),
-    KernelsOf<BFloat16, BFloat16>(DType::kBFloat16, DType::kBFloat16),
-    KernelsOf<BFloat16, float>(DType::kBFloat16, DType::kFloat32),
-};
+});
 
 }  // namespace
 }  // namespace cpu

@@ -66,7 +66,7 @@ class Evaluation {
   // Returns the number of the first stage's tasks.
   int Begin() {
     stage_ = 0;
-    engine_.prepare(problem, plan_, workspace_);
+    if (engine_.prepare != nullptr) engine_.prepare(problem, plan_, workspace_);
     return TasksOf(plan_, 0);
   }
 
@@ -128,9 +128,9 @@ inline double HalfSum(const double* loss, std::int64_t k) {
 
 // array[i] = value in w's type. One of 16 bits is rounded twice, to float first.
 inline void WriteRounded(const Kernels& kernels, double value, void* array, std::int64_t i) {
-  if (kernels.w_type == DType::kFloat64) {
+  if (kernels.types.w == DType::kFloat64) {
     static_cast<double*>(array)[i] = value;
-  } else if (kernels.w_type == DType::kFloat32) {
+  } else if (kernels.types.w == DType::kFloat32) {
     static_cast<float*>(array)[i] = static_cast<float>(value);
   } else {
     const float rounded = static_cast<float>(value);

@@ -223,8 +223,6 @@ void Reduce(const Problem& p, const Plan& plan, char* workspace, int task) {
   }
 }
 
-inline void PrepareNothing(const Problem&, const Plan&, char*) {}
-
 // The two stages of an engine that has Rows(slot).
 template <class T, class RowsOf>
 void RunSlots(const Problem& p, const Plan& plan, char* workspace, int stage, int task,

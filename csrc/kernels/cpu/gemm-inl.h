@@ -88,14 +88,7 @@ struct Gemm {
       C* to = Array(m.weights_offset) + (panel - m.packed_from) * d * W;
       for (std::int64_t j = 0; j < d; ++j, from += k, to += W) {
 #pragma GCC unroll 2
-        for (int v = 0; v < W; v += kLanes) {
-          const int columns = width - v;
-          if (columns >= kLanes) {
-            Store(to + v, Load(from + v));
-          } else {
-            Store(to + v, columns > 0 ? LoadFirst(from + v, columns) : V{});
-          }
-        }
+        for (int v = 0; v < W; v += kLanes) Store(to + v, LoadUpTo(from + v, width - v));
       }
     }
   }

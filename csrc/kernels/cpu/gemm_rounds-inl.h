@@ -32,13 +32,12 @@ class GemmRounds : private Gemm<T> {
  private:
   using Base = Gemm<T>;
   using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::InPlace,
-      Base::Residuals, Base::Sums, Base::Weights, Base::Width, Base::WriteSums;
+      Base::Residuals, Base::Sums, Base::Width, Base::WriteSums;
   using Base::Base;
   using Base::d, Base::k, Base::m, Base::n, Base::p, Base::panels, Base::plan, Base::scratch,
       Base::workspace;
   using Base::kLanes, Base::W;
   using typename Base::C;
-  using typename Base::V;
 
   std::int64_t RoundBegin(std::int64_t round) const { return Min(round * m.span_rows, n); }
   std::int64_t RoundRows(std::int64_t round) const {

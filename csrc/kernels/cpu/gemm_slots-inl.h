@@ -26,14 +26,13 @@ class GemmSlots : private Gemm<T> {
 
  private:
   using Base = Gemm<T>;
-  using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::InPlace,
-      Base::Residuals, Base::Sums, Base::Weights, Base::Width, Base::WriteSums;
   using Base::Base;
+  using Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::InPlace, Base::Residuals,
+      Base::Sums, Base::Width, Base::WriteSums;
   using Base::d, Base::k, Base::m, Base::n, Base::p, Base::panels, Base::plan, Base::scratch,
       Base::workspace;
   using Base::kLanes, Base::W;
   using typename Base::C;
-  using typename Base::V;
 
   std::int64_t XVectors() const { return CeilDiv(d, kLanes); }
   // Where vector v of a row of X begins. The last may overlap the one before, to end with the row.

@@ -196,13 +196,6 @@ void RunTiles(int rows, int vectors, const Tiles<C>& tiles) {
   if constexpr (kTileVectors == 2) RunTiles<kAlong, 2>(rows, tiles, Rows{});
 }
 
-// A vector as doubles, eight at a time.
-inline void ToF64(F32x16 a, F64x8* out) {
-  out[0] = Low(a);
-  out[1] = High(a);
-}
-inline void ToF64(F64x8 a, F64x8* out) { out[0] = a; }
-
 // r = s (r + bias - y) for rows of one vector of targets, and the sums of them: with 64 features by
 // 16 targets 1.7 of the residuals' 20 us (2016 rows). At the end of each tile, in registers, it is
 // no faster, and every tile has all the cases.
@@ -219,8 +212,6 @@ struct FinishResiduals {
 
   using V = Vec<C>;
   static constexpr int kLanes = cpu::kLanes<C>;
-  static constexpr int kParts = kLanes / 8;
-  static constexpr int kParallel = 2;  // of rows, which wait for one another
 
   // y: [rows, y_stride], or null.
   template <class TY>
@@ -236,38 +227,26 @@ struct FinishResiduals {
     const TY* const targets = y != nullptr ? y : kNone;
     const std::int64_t stride = y != nullptr ? y_stride : 0;
     const V b = kBias ? Load(bias) : V{};
-    F64x8 loss_sum[kParallel][kParts], bias_sum[kParallel][kParts];
-#pragma GCC unroll 8
-    for (int i = 0; i < kParallel * kParts; ++i) {
-      loss_sum[i / kParts][i % kParts] = bias_sum[i / kParts][i % kParts] = F64x8{};
-    }
-    const auto row = [&](std::int64_t i, int chain) __attribute__((always_inline)) {
+    Sums even, odd;  // rows', which wait for one another
+    const auto row = [&](std::int64_t i, Sums& sums) __attribute__((always_inline)) {
       const TY* const yi = targets + i * stride;
       V e = Load(r + i * kPanel<C>);
       if (kBias) e = Add(e, b);
       e = Sub(e, y_columns >= kLanes ? Load(yi) : LoadFirst(yi, y_columns));
       const V se = kWeights ? Mul(e, Set(s[i])) : e;
       Store(r + i * kPanel<C>, se);
-      F64x8 wide[kParts], s_wide[kParts];
-      ToF64(e, wide);
-      ToF64(se, s_wide);
-#pragma GCC unroll 2
-      for (int part = 0; part < kParts; ++part) {
-        F64x8& sum = loss_sum[chain][part];
-        sum = Fma(s_wide[part], wide[part], sum);
-        if (kBias) bias_sum[chain][part] = Add(bias_sum[chain][part], s_wide[part]);
-      }
+      sums.Take(se, e);
     };
     std::int64_t i = 0;
-    for (; i + kParallel <= rows; i += kParallel) {
-#pragma GCC unroll 2
-      for (int chain = 0; chain < kParallel; ++chain) row(i + chain, chain);
+    for (; i + 2 <= rows; i += 2) {
+      row(i, even);
+      row(i + 1, odd);
     }
-    if (i < rows) row(i, 0);
+    if (i < rows) row(i, even);
 #pragma GCC unroll 2
-    for (int part = 0; part < kParts; ++part) {
-      AddWide(loss + 8 * part, Add(loss_sum[0][part], loss_sum[1][part]));
-      if (kBias) AddWide(bias_grad + 8 * part, Add(bias_sum[0][part], bias_sum[1][part]));
+    for (int part = 0; part < kLanes / 8; ++part) {
+      AddWide(loss + 8 * part, Add(even.loss[part], odd.loss[part]));
+      if (kBias) AddWide(bias_grad + 8 * part, Add(even.bias[part], odd.bias[part]));
     }
   }
 };

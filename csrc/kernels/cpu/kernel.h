@@ -7,9 +7,12 @@
 // bit of the result, depends on the shape and the types alone.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/l2_loss_grad.h"  // DType, Route
 
@@ -22,6 +25,11 @@ struct Half {
 struct BFloat16 {
   std::uint16_t bits;
 };
+
+// Elements of a type.
+template <DType type>
+using Element =
+    std::tuple_element_t<static_cast<int>(type), std::tuple<float, double, Half, BFloat16>>;
 
 // The type that elements of type T are computed in.
 template <class T>
@@ -117,15 +125,14 @@ constexpr std::int64_t kNarrow = 8;  // features up to which k > 1 takes lane_pe
 
 // What runs a route.
 struct Engine {
-  void (*prepare)(const Problem&, const Plan&, char* workspace);
+  void (*prepare)(const Problem&, const Plan&, char* workspace);  // null: nothing to prepare
   // `worker` is in [0, workers): no two tasks run at the same time with the same one.
   void (*run)(const Problem&, const Plan&, char* workspace, int stage, int task, int worker);
 };
 
 // One row per pair of types: what an instruction set has to offer.
 struct Kernels {
-  DType x_type;
-  DType w_type;
+  DTypePair types;             // of x; of w, y, sample_weight and the outputs
   Engine engines[kNumRoutes];  // null: not in this instruction set
   void (*widen)(const void* from, void* to, std::int64_t count);   // w_type -> C
   void (*narrow)(const void* from, void* to, std::int64_t count);  // C -> w_type
@@ -136,7 +143,18 @@ struct Kernels {
   bool is_plain() const { return engine(Route::kPlain).run != nullptr; }
 };
 
-using KernelTable = Kernels[kNumDTypePairs];  // in the order of kDTypePairs
+using KernelTable = std::array<Kernels, kNumDTypePairs>;  // in the order of kDTypePairs
+
+// of(an x, a w, their types) for each pair: what an instruction set's table is made by.
+template <class Of, std::size_t... kPair>
+static constexpr KernelTable TableOf(Of of, std::index_sequence<kPair...>) {
+  return {
+      of(Element<kDTypePairs[kPair].x>{}, Element<kDTypePairs[kPair].w>{}, kDTypePairs[kPair])...};
+}
+template <class Of>
+static constexpr KernelTable TableOf(Of of) {
+  return TableOf(of, std::make_index_sequence<kNumDTypePairs>{});
+}
 extern const KernelTable& kAvx512Kernels;
 extern const KernelTable& kAvx2Kernels;
 extern const KernelTable& kNeonKernels;

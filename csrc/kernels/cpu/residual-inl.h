@@ -92,9 +92,9 @@ class RowValues {
   // Rows i ... i + W − 1; zeros from row i + valid on, where nothing is read.
   [[gnu::always_inline]] V At(std::int64_t i, std::int64_t valid) const {
     if constexpr (!std::is_same_v<T, C>) {
-      if (!as_wide_) return From(static_cast<const T*>(base_) + i, valid);
+      if (!as_wide_) return LoadUpTo(static_cast<const T*>(base_) + i, valid);
     }
-    return From(static_cast<const C*>(base_) + i, valid);
+    return LoadUpTo(static_cast<const C*>(base_) + i, valid);
   }
 
   // Fetches what belongs to kRows rows, `ahead` rows behind row i.
@@ -110,12 +110,6 @@ class RowValues {
   }
 
  private:
-  template <class E>
-  [[gnu::always_inline]] static V From(const E* p, std::int64_t valid) {
-    if (valid >= kLanes<C>) return Load(p);
-    return LoadFirst(p, static_cast<int>(Max<std::int64_t>(valid, 0)));
-  }
-
   const void* base_;
   bool as_wide_;
 };

@@ -120,22 +120,10 @@ void Widen(const void* from, void* to, std::int64_t count) {
   }
 }
 
-void PrepareNothing(const Problem&, const Plan&, char*) {}
-
-template <class T, class TY>
-constexpr Kernels KernelsOf(DType x_type, DType w_type) {
-  return {x_type,    w_type,     {{PrepareNothing, Plain<T, TY>::Run}, {}, {}, {}, {}, {}, {}, {}},
-          Widen<TY>, Narrow<TY>, nullptr};
-}
-
-constexpr KernelTable kTable = {
-    KernelsOf<float, float>(DType::kFloat32, DType::kFloat32),
-    KernelsOf<double, double>(DType::kFloat64, DType::kFloat64),
-    KernelsOf<Half, Half>(DType::kFloat16, DType::kFloat16),
-    KernelsOf<Half, float>(DType::kFloat16, DType::kFloat32),
-    KernelsOf<BFloat16, BFloat16>(DType::kBFloat16, DType::kBFloat16),
-    KernelsOf<BFloat16, float>(DType::kBFloat16, DType::kFloat32),
-};
+constexpr KernelTable kTable = TableOf([](auto x, auto w, DTypePair types) {
+  using TY = decltype(w);
+  return Kernels{types, {{nullptr, Plain<decltype(x), TY>::Run}}, Widen<TY>, Narrow<TY>, nullptr};
+});
 
 }  // namespace
 

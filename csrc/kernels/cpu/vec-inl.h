@@ -85,7 +85,19 @@ inline Vec<T> Load(const T* p) {
 // Lanes 0 ... m−1 from p, zeros after; reads nothing beyond p + m.
 template <class T>
 inline Vec<T> LoadFirst(const T* p, int m) {
-  return Each<Compute<T>>([p, m](int lane) { return LoadRegisterFirst(p + lane, m - lane); });
+  if constexpr (kMaskedLoads<T>) {
+    return Each<Compute<T>>([p, m](int lane) { return LoadRegisterFirst(p + lane, m - lane); });
+  } else {
+    T buffer[kLanes<T>] = {};
+    for (int i = 0; i < m; ++i) buffer[i] = p[i];
+    return Load(buffer);
+  }
+}
+// The same for any m.
+template <class T>
+[[gnu::always_inline]] inline Vec<T> LoadUpTo(const T* p, std::int64_t m) {
+  if (m >= kLanes<T>) return Load(p);
+  return LoadFirst(p, static_cast<int>(Max<std::int64_t>(m, 0)));
 }
 template <class C>
 inline Vec<C> Set(C a) {
@@ -198,29 +210,33 @@ inline Pair<H> And(Pair<H> x, Pair<H> y) {
   return {And(x.a, y.a), And(x.b, y.b)};
 }
 
-// Lanes from m on, or below `first`, become zero. A mask in memory and an AND: the compiler would
-// fold a mask register into the load, and a masked load does not train the hardware's prefetchers.
-// X streamed through masked loads came at a quarter of the bandwidth.
-alignas(64) constexpr std::uint32_t kZerosOnesZeros[48] = {
-    0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
-    ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};
+// Lanes from m on become zero: `bits` 32-bit lanes and more.
 template <class R>
-inline R Window(R v, int begin) {
-  R mask;
-  __builtin_memcpy(&mask, kZerosOnesZeros + begin, sizeof(mask));
-  return And(v, mask);
+inline R KeepBits(R v, int bits) {
+  static constexpr std::int32_t kLane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  std::int32_t lane __attribute__((vector_size(sizeof(R))));
+  __builtin_memcpy(&lane, kLane, sizeof(lane));
+  return And(v, reinterpret_cast<R>(lane < bits));
 }
 template <class H>
-inline Pair<H> Window(Pair<H> v, int begin) {
-  return {Window(v.a, begin), Window(v.b, begin + static_cast<int>(sizeof(H) / 4))};
+inline Pair<H> KeepBits(Pair<H> v, int bits) {
+  return {KeepBits(v.a, bits), KeepBits(v.b, bits - static_cast<int>(sizeof(H) / 4))};
 }
 template <class V>
 inline V KeepFirst(V v, int m) {
-  return Window(v, 32 - m * (16 / kLanesOf<V>));
+  return KeepBits(v, m * (16 / kLanesOf<V>));
 }
+// Lanes below `first` become zero. A mask in memory and an AND: the compiler would fold a mask
+// register into the load, and a masked load does not train the hardware's prefetchers. X streamed
+// through masked loads came at a quarter of the bandwidth.
+alignas(64) constexpr std::uint32_t kZerosThenOnes[32] = {
+    0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
+    ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};
 template <class V>
 inline V DropFirst(V v, int first) {
-  return Window(v, 16 - first * (16 / kLanesOf<V>));
+  V mask;
+  __builtin_memcpy(&mask, kZerosThenOnes + 16 - first * (16 / kLanesOf<V>), sizeof(mask));
+  return And(v, mask);
 }
 
 // ----------------------------------------------------------------------------- across the lanes
@@ -347,12 +363,9 @@ inline auto LoadTail(const T* row, std::int64_t d) {
 // A mask for And: all ones in the last `kept` lanes of every G, zeros in the others.
 template <class C, int G>
 inline Vec<C> KeepLast(std::int64_t kept) {
-  using Bits = std::conditional_t<sizeof(C) == 8, std::uint64_t, std::uint32_t>;
-  alignas(64) Bits mask[kLanes<C>];
-  for (int i = 0; i < kLanes<C>; ++i) mask[i] = i % G >= G - kept ? ~Bits{0} : Bits{0};
-  C lanes[kLanes<C>];
-  __builtin_memcpy(lanes, mask, sizeof(mask));
-  return Load(lanes);
+  C group[G];
+  __builtin_memcpy(group, kZerosThenOnes + 16 - (G - kept) * (sizeof(C) / 4), sizeof(group));
+  return SetGroup<G>(group);
 }
 
 // Splits N vectors of interleaved columns: lane i of column[j] is element i·N + j of the whole.

@@ -30,17 +30,12 @@ inline F32 LoadRegister(const T* p) {
 inline __m256i Below32(int m) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(m), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-inline __m256i Below64(int m) {
-  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(m), _mm256_setr_epi64x(0, 1, 2, 3));
-}
 inline F32 LoadRegisterFirst(const float* p, int m) { return _mm256_maskload_ps(p, Below32(m)); }
-inline F64 LoadRegisterFirst(const double* p, int m) { return _mm256_maskload_pd(p, Below64(m)); }
-template <class T>
-inline F32 LoadRegisterFirst(const T* p, int m) {
-  T buffer[8] = {};
-  for (int i = 0; i < m && i < 8; ++i) buffer[i] = p[i];
-  return LoadRegister(buffer);
+inline F64 LoadRegisterFirst(const double* p, int m) {
+  return _mm256_maskload_pd(p, Below32(2 * m));
 }
+template <class T>
+constexpr bool kMaskedLoads = sizeof(T) > 2;
 
 inline F32 SetRegister(float a) { return _mm256_set1_ps(a); }
 inline F64 SetRegister(double a) { return _mm256_set1_pd(a); }

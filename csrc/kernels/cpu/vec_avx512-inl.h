@@ -30,15 +30,8 @@ inline F32 LoadRegister(const T* p) {
   return Floats(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 
-inline F64 LoadRegisterF64(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
-inline F64 LoadRegisterF64(const Half* p) {
-  return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-}
-inline F64 LoadRegisterF64(const BFloat16* p) {
-  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)));
-}
-
+template <class T>
+constexpr bool kMaskedLoads = true;
 inline F32 LoadRegisterFirst(const float* p, int m) {
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << m) - 1), p);
 }
@@ -82,6 +75,14 @@ inline F64 Fma(F64 a, F64 b, F64 c) { return _mm512_fmadd_pd(a, b, c); }
 
 inline F64 Low(F32 a) { return _mm512_cvtps_pd(_mm512_castps512_ps256(a)); }
 inline F64 High(F32 a) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1)); }
+
+// Of eight elements.
+inline F64 LoadRegisterF64(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+template <class T>
+inline F64 LoadRegisterF64(const T* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return Low(Floats(p, _mm256_castsi128_si256(bits)));
+}
 
 inline void Unzip(F32 a, F32 b, F32& even, F32& odd) {
   const __m512i e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

@@ -27,12 +27,7 @@ inline F32 LoadRegister(const T* p) {
 }
 
 template <class T>
-inline auto LoadRegisterFirst(const T* p, int m) {
-  constexpr int kLanes = sizeof(T) == 8 ? 2 : 4;
-  T buffer[kLanes] = {};
-  for (int i = 0; i < m && i < kLanes; ++i) buffer[i] = p[i];
-  return LoadRegister(buffer);
-}
+constexpr bool kMaskedLoads = false;
 
 inline F32 SetRegister(float a) { return vdupq_n_f32(a); }
 inline F64 SetRegister(double a) { return vdupq_n_f64(a); }
