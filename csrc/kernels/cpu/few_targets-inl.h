@@ -275,13 +275,16 @@ struct FewTargets {
     const C* s = WideWeights<T>(slot.p, row, rows, slot.Scratch(slot.plan.s_offset));
     for (std::int64_t t = 0; t < slot.p.k; ++t, c += stride) {
       Residuals<C> residuals = slot.ResidualsOf(t, At(y, t * stride), s);
-      for (std::int64_t i = 0; i < rows; i += W) {
+      const auto vector = [&](std::int64_t i, std::int64_t valid) __attribute__((always_inline)) {
         V r[1];
-        residuals.Start(i, rows - i, r);
+        residuals.Start(i, valid, r);
         r[0] = Add(Load(c + i), r[0]);
-        residuals.Finish(i, rows - i, r);
+        residuals.Finish(i, valid, r);
         Store(c + i, r[0]);
-      }
+      };
+      std::int64_t i = 0;
+      for (; i + W <= rows; i += W) vector(i, W);
+      if (i < rows) vector(i, rows - i);
       totals[t].Take(residuals.sums);
     }
   }

@@ -16,15 +16,6 @@ namespace linreg_ops {
 namespace cpu {
 namespace {
 
-// Columns of vectors of rows: that of column j of rows i·W ... starts at x + i·vector_step +
-// j·column_step.
-template <class C>
-struct ColumnTile {
-  const C* x;
-  std::int64_t vector_step, column_step;
-  std::int64_t d;
-};
-
 // What is fetched from memory meanwhile, evenly.
 struct PrefetchCursor {
   const char* at;
@@ -43,7 +34,10 @@ struct TilePass {
   using V = Vec<C>;
   static constexpr int W = kLanes<C>;
 
-  ColumnTile<C> tile;
+  // Columns of vectors of rows: that of column j of rows i·W ... starts at x + i·vector_step +
+  // j·column_step.
+  const C* x;
+  std::int64_t vector_step, column_step, d;
   const C* w;
   std::int64_t w_stride;
   std::int64_t first, rows;
@@ -59,7 +53,7 @@ struct TilePass {
   void RunTable(Residuals<C>& residuals, double* lanes, std::integer_sequence<int, kColumns...>) {
     using Fn = void (TilePass::*)(Residuals<C>&, double*);
     static constexpr Fn kTable[] = {&TilePass::Columns<kColumns>...};
-    (this->*kTable[tile.d])(residuals, lanes);
+    (this->*kTable[d])(residuals, lanes);
   }
 
   template <int D>
@@ -71,26 +65,30 @@ struct TilePass {
 #pragma GCC unroll 16
     for (int j = 0; j < D; ++j) sum[j] = V{};
     std::int64_t i = 0;
-    for (; i + kVectors * W <= rows; i += kVectors * W) Vectors<D, kVectors>(i, residuals, sum);
-    for (; i < rows; i += W) Vectors<D, 1>(i, residuals, sum);
+    for (; i + kVectors * W <= rows; i += kVectors * W) {
+      Vectors<D, kVectors>(i, kVectors * W, residuals, sum);
+    }
+    for (; i < rows; i += W) Vectors<D, 1>(i, rows - i, residuals, sum);
 #pragma GCC unroll 16
     for (int j = 0; j < D; ++j) AddWide(lanes + j * W, sum[j]);
     outer.sums = residuals.sums;
   }
 
+  // N vectors of rows from row i on, of which `valid` are there.
   template <int D, int N>
-  [[gnu::always_inline]] void Vectors(std::int64_t i, Residuals<C>& residuals, V* sum) {
+  [[gnu::always_inline]] void Vectors(std::int64_t i, std::int64_t valid, Residuals<C>& residuals,
+                                      V* sum) {
     constexpr int kDots = DotAccumulators(D);
-    const C* const x = tile.x + i / W * tile.vector_step;
+    const C* const at = x + i / W * vector_step;
     const auto column = [&](int j, int v) __attribute__((always_inline)) {
-      return Load(x + v * tile.vector_step + j * tile.column_step);
+      return Load(at + v * vector_step + j * column_step);
     };
     V start[N][1], dot[N][kDots];
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) {
       x_ahead.Step();
       y_ahead.Step();
-      residuals.Start(first + i + v * W, rows - i - v * W, start[v]);
+      residuals.Start(first + i + v * W, valid - v * W, start[v]);
       if constexpr (kDots == 1) dot[v][0] = start[v][0];
     }
 #pragma GCC unroll 16
@@ -105,7 +103,7 @@ struct TilePass {
 #pragma GCC unroll 4
     for (int v = 0; v < N; ++v) {
       start[v][0] = MergeWithStart(dot[v], start[v][0]);
-      residuals.Finish(first + i + v * W, rows - i - v * W, start[v]);
+      residuals.Finish(first + i + v * W, valid - v * W, start[v]);
     }
     if (!has_grad) return;
 #pragma GCC unroll 16
@@ -144,7 +142,10 @@ struct LanePerRowTile {
       const char* y_next = static_cast<const char*>(p.y) + (row + rows) * y_row;
       for (std::int64_t t = 0; t < k; ++t) {
         Residuals<C> residuals = slot.ResidualsOf(t, At(y, t * tile_rows), s);
-        TilePass<C> pass = {{columns, W, tile_rows, d},
+        TilePass<C> pass = {columns,
+                            W,
+                            tile_rows,
+                            d,
                             slot.Weights() + t,
                             k,
                             0,
@@ -177,14 +178,9 @@ struct LanePerRowPacked {
     const std::int64_t whole = WholeGroups<C>(slot, W);
     for (std::int64_t row = slot.begin; row < slot.end;) {
       const std::int64_t rows = row < whole ? Min(kLaneFlush<C>, whole - row) : slot.end - row;
-      TilePass<C> pass = {{packed + row * p.d, W * p.d, W, p.d},
-                          slot.Weights(),
-                          1,
-                          row,
-                          rows,
-                          true,
-                          {nullptr, 0},
-                          {nullptr, 0}};
+      TilePass<C> pass = {
+          packed + row * p.d, W * p.d,     W, p.d, slot.Weights(), 1, row, rows, true,
+          {nullptr, 0},       {nullptr, 0}};
       pass.Run(residuals, lanes);
       totals.Take(residuals.sums);
       row += rows;
