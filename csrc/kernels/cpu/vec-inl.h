@@ -232,11 +232,19 @@ inline V KeepFirst(V v, int m) {
 alignas(64) constexpr std::uint32_t kZerosThenOnes[32] = {
     0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,   0,
     ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u};
+template <class R>
+inline R DropBits(R v, int bits) {
+  R mask;  // of one register: the address of a whole vector would keep it in memory
+  __builtin_memcpy(&mask, kZerosThenOnes + 16 - bits, sizeof(mask));
+  return And(v, mask);
+}
+template <class H>
+inline Pair<H> DropBits(Pair<H> v, int bits) {
+  return {DropBits(v.a, bits), DropBits(v.b, bits - static_cast<int>(sizeof(H) / 4))};
+}
 template <class V>
 inline V DropFirst(V v, int first) {
-  V mask;
-  __builtin_memcpy(&mask, kZerosThenOnes + 16 - first * (16 / kLanesOf<V>), sizeof(mask));
-  return And(v, mask);
+  return DropBits(v, first * (16 / kLanesOf<V>));
 }
 
 // ----------------------------------------------------------------------------- across the lanes
