@@ -48,11 +48,11 @@ struct Slot {
 
   // One target: y and sample_weight where they are.
   Residuals<T> ResidualsOf(std::int64_t t) const {
-    return {{p.y, p.wide_y}, {p.sample_weight, p.wide_y}, Set(Bias(t)), {}};
+    return {{p.y, p.wide_y}, {p.sample_weight, p.wide_y}, Bias(t), {}};
   }
   // Several targets: y and sample_weight of a tile's rows, in the compute type.
   Residuals<C> ResidualsOf(std::int64_t t, const C* y, const C* s) const {
-    return {{y, true}, {s, true}, Set(Bias(t)), {}};
+    return {{y, true}, {s, true}, Bias(t), {}};
   }
 
   void WriteTotals(std::int64_t t, const Totals& totals) const {

@@ -120,7 +120,7 @@ struct Residuals {
   using V = Vec<C>;
 
   RowValues<T> y, s;
-  V bias;
+  C bias;
   Sums sums;
 
   // bias − y of rows i ... i + N W − 1, `valid` of them there: what is added to their dots. N is 1,
@@ -129,12 +129,12 @@ struct Residuals {
   [[gnu::always_inline]] void Start(std::int64_t i, std::int64_t valid, V (&start)[N]) const {
     if (y.is_null()) {
 #pragma GCC unroll 2
-      for (int h = 0; h < N; ++h) start[h] = bias;
+      for (int h = 0; h < N; ++h) start[h] = Set(bias);
       return;
     }
     Split(y, i, valid, start);
 #pragma GCC unroll 2
-    for (int h = 0; h < N; ++h) start[h] = Sub(bias, start[h]);
+    for (int h = 0; h < N; ++h) start[h] = Sub(Set(bias), start[h]);
   }
   // r = dot + Start() of such rows becomes s r, with zeros behind; and is summed.
   template <int N>
