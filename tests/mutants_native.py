@@ -471,8 +471,8 @@ NATIVE = [
     (
         "gram: the first run is added to what was there",
         BLOCKS,
-        "p.add = run > 0;",
-        "p.add = true;",
+        "    std::fill(slot, margins, 0.0);\n",
+        "",
         GRAM,
     ),
     (

@@ -168,10 +168,15 @@ template <int R, int N, int kFirst = 0>
   }
 }
 
+// Enough vectors of sums for none to wait for itself.
+constexpr int kGramChains = 4;
+
 // The first `columns` columns of a left panel by N right panels.
 template <int N, int R = 1>
 void GramColumns(const GramTileOf& p, std::int64_t columns) {
-  if constexpr (R * N <= kAccumulators && R <= kGramPanel) {
+  constexpr int kMost =
+      N <= kTileVectors ? Min(kAccumulators / N, int{kGramPanel}) : kGramChains / N;
+  if constexpr (R <= kMost) {
     if (columns == R) return GramTile<R, N>(p);
     GramColumns<N, R + 1>(p, columns);
   } else if constexpr (N == 1) {
@@ -195,10 +200,10 @@ void GramThreePanels(const GramTileOf& p, std::int64_t columns) {
 
 // Right panels to take together, so that enough sums do not wait for one another.
 std::int64_t GramTogether(const GramTiles& p, std::int64_t q) {
+  if (p.Lefts(q) < p.left_panels) return 1;
   const std::int64_t columns = p.left_panels == 1 ? p.last_columns : kGramPanel;
-  const std::int64_t wanted = columns == 1 ? 4 : columns <= 3 ? 2 : kTileVectors;
-  const bool all = p.Lefts(q) == p.left_panels && q + wanted <= p.right_end;
-  return all ? wanted : 1;
+  const std::int64_t wanted = columns == 1 ? kGramChains : columns == 2 ? kGramChains / 2 : 1;
+  return Min(Max<std::int64_t>(wanted, kTileVectors), p.right_end - q);
 }
 
 // The tiles of left panels `first` and the next two, as many as have some, by N right panels.
@@ -228,6 +233,8 @@ void RunGramTiles(const GramTiles& p) {
       const std::int64_t lefts = p.Lefts(q), together = first < lefts ? GramTogether(p, q) : 1;
       if (together == 4) {
         GramTilesOf<4>(p, first, q, out);
+      } else if (together == 3) {
+        GramTilesOf<3>(p, first, q, out);
       } else if (together == 2) {
         GramTilesOf<2>(p, first, q, out);
       } else {

@@ -41,6 +41,12 @@ struct GramLayout {
   }
   std::int64_t RightBegin(std::int64_t g) const { return OfX(g) ? GroupBegin(g) : 0; }
 
+  // With X's only panel on the left of its own and of Y's the tiles are in the same order, but
+  // those of Y are transposed. That is how they are computed where it takes fewer multiply-adds.
+  bool XOnTheLeft() const { return x_panels == 1 && d * y_panels() < k; }
+  std::int64_t GroupsToMultiply() const { return XOnTheLeft() ? 1 : groups; }
+  std::int64_t RightEnd() const { return XOnTheLeft() ? panels : x_panels; }
+
   // The first tile of group g and right panel q, counted in tiles.
   std::int64_t TilesBefore(std::int64_t g, std::int64_t q) const {
     if (!OfX(g)) {
