@@ -27,9 +27,8 @@ std::int64_t TileTasks(const GramLayout& layout, std::int64_t rights_per_task) {
 }  // namespace
 
 GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks, int threads) {
-  constexpr std::int64_t kLargeSums = 512 << 10;
   const std::int64_t sums_bytes = layout.size() * kDouble;
-  shared = sums_bytes > kLargeSums;
+  shared = layout.Large();
   workers = std::max(threads, 1);
 
   // Enough for each thread to work for a tenth of a millisecond between two meetings.
@@ -178,6 +177,21 @@ class Runner {
       }
     }
     TransposeY(slot, 0, layout_.RightEnd());
+    if (layout_.XOnTheLeft() && !layout_.SameOrder()) OrderY(slot, packed);
+  }
+
+  // Puts transposed tiles in the order of those with Y on the left.
+  void OrderY(double* slot, double* copy) const {
+    const std::int64_t lefts = layout_.x_panels;
+    const double* const tiles = slot + layout_.x_tiles() * kGramTile;
+    std::copy(tiles, tiles + lefts * layout_.y_panels() * kGramTile, copy);
+    for (std::int64_t y = 0; y < layout_.y_panels(); ++y) {
+      for (std::int64_t x = 0; x < lefts; ++x, copy += kGramTile) {
+        const std::int64_t g = layout_.x_groups + y / kGramGroup;
+        double* const tile = slot + (layout_.TilesBefore(g, x) + y % kGramGroup) * kGramTile;
+        std::copy(copy, copy + kGramTile, tile);
+      }
+    }
   }
 
   std::int64_t AddTasks() const {
@@ -364,10 +378,14 @@ class Runner {
     kernels_.tiles(p);
   }
 
-  // Right panels from ... to − 1, where some are Y's: a tile's rows are the columns of the panel.
+  // Of the tiles of right panels from ... to − 1 those of Y's, which have X on the left.
   void TransposeY(double* tiles, std::int64_t from, std::int64_t to) const {
-    for (std::int64_t q = std::max(from, layout_.x_panels); q < to; ++q) {
-      double* const tile = tiles + (q - from) * kGramTile;
+    if (to <= layout_.x_panels) return;
+    const std::int64_t at = layout_.TilesBefore(0, from);
+    const std::int64_t first = layout_.TilesBefore(0, std::max(from, layout_.x_panels)) - at;
+    const std::int64_t end = layout_.TilesBefore(0, to) - at;
+    for (double* tile = tiles + first * kGramTile; tile != tiles + end * kGramTile;
+         tile += kGramTile) {
       for (std::int64_t r = 0; r < kGramPanel; ++r) {
         for (std::int64_t c = 0; c < r; ++c) {
           std::swap(tile[r * kGramPanel + c], tile[c * kGramPanel + r]);
