@@ -17,6 +17,7 @@ from linreg_ops import _library
 PACKAGE = Path(linreg_ops.__file__).parent
 MODULE = next(PACKAGE.glob("_kernels*.so"))
 KERNELS = PACKAGE / "liblinreg_ops_kernels.so"
+SHARED = sorted(PACKAGE.glob("liblinreg_ops_*.so"))  # and that of CUDA, where it is compiled
 (OPS,) = PACKAGE.glob(f"_ops_tf{'.'.join(tf.__version__.split('.')[:2])}.*.so")
 
 
@@ -129,7 +130,8 @@ def exported(library):
 
 
 def test_the_kernels_export_what_is_ours_and_the_others_nothing_of_it():
-    assert [name for name in exported(KERNELS) if not name.startswith("linreg_ops::")] == []
+    for library in SHARED:
+        assert [name for name in exported(library) if not name.startswith("linreg_ops::")] == []
     for library in (MODULE, OPS):
         assert [name for name in exported(library) if "linreg_ops::" in name] == []
 
@@ -141,7 +143,7 @@ def test_the_kernels_are_linked_once():
 
 
 def test_hardened():
-    for library in (KERNELS, MODULE, OPS):
+    for library in (*SHARED, MODULE, OPS):
         headers = run("readelf", "-Wdl", library).stdout
         assert re.search(r"FLAGS.*NOW", headers), library
         assert "GNU_RELRO" in headers
