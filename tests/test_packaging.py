@@ -171,6 +171,32 @@ def build(repository, tmp_path, **environment):
     )
 
 
+def test_a_folder_of_any_name_builds(repository, tmp_path):
+    """Its name is quoted in every command of the build: by CMake, and by others' CMake files."""
+    if shutil.which("cmake") is None or shutil.which("ninja") is None:
+        pytest.skip("needs cmake and ninja")
+    pybind11 = pytest.importorskip("pybind11")
+    folder = tmp_path / "linreg ops (copy)"
+    for name in ("cmake", "csrc"):
+        shutil.copytree(repository / name, folder / name)
+    shutil.copy(repository / "CMakeLists.txt", folder)
+    configured = run(
+        "cmake",
+        "-GNinja",
+        f"-S{folder}",
+        f"-B{folder / 'build'}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={folder / 'linreg_ops'}",
+        "-DLINREG_OPS_CUDA=off",
+    )
+    assert configured.returncode == 0, configured.stderr
+    commands = run("ninja", "-C", folder / "build", "-t", "commands").stdout
+    assert "_kernels" in commands
+    done = subprocess.run(["sh", "-n"], input=commands, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_cmake(repository, tmp_path):
     done = build(repository, tmp_path, PATH=str(tmp_path))
     assert done.returncode != 0
