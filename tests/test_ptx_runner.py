@@ -112,3 +112,51 @@ def test_fault_is_seen(runner, tmp_path, name):
     done = run(runner, folder)
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
+
+
+# Of tensor cores' products, loads and short copies; the package has none, so the program is no part
+# of the runner.
+@pytest.fixture(scope="module")
+def tensor_cores(runner, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tensor_cores")
+    source = HERE / "cpp/cuda_tensor_cores_test.cu"
+    kind = "-gencode=arch=compute_90,code=compute_90"
+    keep = ["--keep", f"--keep-dir={folder}"]
+    flags = ["-std=c++17", kind, f"-I{HERE}/cpp/ptx_runner", "-c", source]
+    subprocess.run(["nvcc", *flags, *keep, "-o", folder / "host.o"], check=True)
+    objects = [
+        runner.folder / f"{f.name}.o"
+        for f in sorted((HERE / "cpp/ptx_runner").glob("*.cc"))
+        if f.name != "module.cc"
+    ]
+    program = folder / "program"
+    subprocess.run(["g++", folder / "host.o", *objects, "-o", program], check=True)
+    (ptx,) = folder.glob("*.ptx")
+    return program, ptx.read_text()
+
+
+def run_tensor_cores(program, text, folder):
+    (folder / "all.ptx").write_text(text)
+    return subprocess.run([program, folder], capture_output=True, text=True, timeout=100)
+
+
+def test_products_of_tensor_cores(tensor_cores, tmp_path):
+    done = run_tensor_cores(*tensor_cores, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "said"),
+    [
+        (r"bar\.warp\.sync[^;]*;", "", "without a barrier between|that nobody wrote"),
+        (r"(ldmatrix[^;]*x4[^;]*\[%r\d+)\]", r"\1+8]", "misaligned access to shared memory"),
+        (r"x4\.trans", "x4", r"transposed: \[\d+, \d+\] is"),
+        (r"bf16\.bf16", "f16.f16", r"bfloat16: \[\d+, \d+\] is"),
+        (r"cp\.async\.wait_group\s+0", "cp.async.wait_group 1", "copy of|unfinished|cp.async"),
+    ],
+)
+def test_a_fault_in_tensor_cores_work_is_seen(tensor_cores, tmp_path, pattern, replacement, said):
+    program, text = tensor_cores
+    done = run_tensor_cores(program, every(pattern, replacement, text), tmp_path)
+    assert done.returncode != 0
+    assert re.search(said, done.stdout + done.stderr), done.stdout + done.stderr

@@ -133,6 +133,9 @@ bool Block::Execute(Thread& t, const Instruction& i) {
       return false;
     case Kind::kShuffle:
     case Kind::kVote:
+    case Kind::kSyncWarp:
+    case Kind::kLoadMatrix:
+    case Kind::kMultiply:
       t.state = State::kAtWarpExchange;
       return false;
     case Kind::kAtomicAdd:
@@ -286,21 +289,26 @@ void Block::ExchangeInWarp(int warp) {
   }
   Register values[32] = {};
   const Instruction& i = kernel_.code[threads_[first].at];
+  const bool aligned = i.kind == Kind::kLoadMatrix || i.kind == Kind::kMultiply;
+  if (aligned && last - first < 32) Fail("%s: a warp without all its lanes", kernel_.name.c_str());
   Register any = 0;
   for (int n = first; n < last; ++n) {
     Thread& t = threads_[n];
     if (t.at != threads_[first].at) Fault(t, "a warp's lanes meet at different exchanges");
-    if (static_cast<std::uint32_t>(t.registers[i.from[3]]) != 0xffffffff) {
+    if (!aligned && static_cast<std::uint32_t>(t.registers[i.from[3]]) != 0xffffffff) {
       Fault(t, "an exchange among some lanes only");
     }
     values[n - first] = t.registers[i.from[0]];
     any |= t.registers[i.from[0]] & 1;
   }
+  if (i.kind == Kind::kSyncWarp) SyncWarp(first, last);
+  if (i.kind == Kind::kLoadMatrix) LoadMatrices(first, i);
+  if (i.kind == Kind::kMultiply) MultiplyInWarp(first, i);
   for (int n = first; n < last; ++n) {
     Thread& t = threads_[n];
     if (i.kind == Kind::kVote) {
       t.registers[i.vector[0]] = any;
-    } else {
+    } else if (i.kind == Kind::kShuffle) {
       const auto lane = static_cast<Register>(n - first), other = t.registers[i.from[1]];
       const Register segment = t.registers[i.from[2]] >> 8;
       const Register from = i.by_index ? (lane & segment) | (other & ~segment & 31) : lane ^ other;
