@@ -92,15 +92,14 @@ std::int64_t LayOutShared(const Data& data, FusedPlan* plan) {
   return plan->shared_bytes;
 }
 
-// Behind the rest of the block's shared memory, if it fits. Not where groups of lanes bring the
-// same row for targets of their own: there instructions are the limit.
+// Behind the rest of the block's shared memory, if it fits. Only whole vectors are copied.
 void LayOutRing(const Data& data, const Device& device, FusedPlan* plan) {
   const Variant& v = plan->variant;
   const int stages = RingStages(data.x_type, v, plan->team > 1);
   const std::int64_t offset = AlignUp(plan->shared_bytes, 16);
   const std::int64_t bytes = std::int64_t{stages} * plan->rows * v.vectors * 16 * plan->threads;
   constexpr int kFrom = 90;  // older devices lack the memory, their compilers the registers
-  plan->ring = device.code >= kFrom && stages > 0 && plan->lanes > 32 && plan->target_groups == 1 &&
+  plan->ring = device.code >= kFrom && stages > 0 && plan->lanes > 32 && plan->period == 1 &&
                plan->whole > stages && offset + bytes <= device.shared_per_block;
   if (!plan->ring) return;
   plan->ring_offset = offset;
