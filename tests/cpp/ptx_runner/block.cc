@@ -336,13 +336,16 @@ bool Block::PassBarriers() {
         i.operands > 1 ? group[0]->registers[i.from[1]] : static_cast<Register>(alive_);
     if (id > 15) Fault(*group[0], "there are 16 barriers");
     if (group.size() < needed) continue;
+    // One time for all, so that it can be said of a word when it was last read, by whomever.
     Times known = {};
+    std::uint32_t now = 0;
     for (const Thread* t : group) {
+      now = std::max(now, t->clock.now + 1);
       for (int w = 0; w < kMostWarps; ++w) known[w] = std::max(known[w], t->clock.known[w]);
     }
     std::array<std::uint32_t, 64> phases = {};
     for (Thread* t : group) {
-      known[Number(*t) / 32] = std::max(known[Number(*t) / 32], t->clock.now + 1);
+      known[Number(*t) / 32] = now;
       for (std::size_t b = 0; b < phases.size(); ++b) {
         phases[b] = std::max(phases[b], t->clock.phases[b]);
       }
@@ -350,7 +353,7 @@ bool Block::PassBarriers() {
     for (Thread* t : group) {
       t->clock.known = known;
       t->clock.phases = phases;
-      ++t->clock.now;
+      t->clock.now = now;
       ++t->at;
       t->state = State::kReady;
     }
