@@ -114,8 +114,55 @@ def test_fault_is_seen(runner, tmp_path, name):
     assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
 
 
-# Of tensor cores' products, loads and short copies; the package has none, so the program is no part
-# of the runner.
+# Tiles of one warp, and of four.
+TENSOR_SCRIPT = (
+    SCRIPT[: SCRIPT.index("x, w, y = device")]
+    + """
+half = np.frombuffer(np.full(2000 * 256, 0x3F00, np.uint16), np.uint8)
+def rows(n, d):
+    return module.cuda.from_bytes(half[: 2 * n * d], "bfloat16", (n, d))
+for n, d in (1600, 64), (1600, 256):
+    assert module.cuda.plan(n, d, 8, "bfloat16")["route"] == "tensor_cores"
+    module.cuda.loss_and_grad(rows(n, d), device(d, 8), device(n, 8))
+count, first = module.take_faults()
+print(*first, sep="\\n")
+sys.exit(count > 0)
+"""
+)
+TENSOR_MUTATIONS = {
+    "no barriers of a tile's warps": (r"bar\.sync %r\d+, %r\d+;", "", "without a barrier between"),
+    "no barriers of a warp": (r"bar\.warp\.sync[^;]*;", "", "without a barrier between"),
+    "a tile awaited too late": (
+        r"cp\.async\.wait_group 2;",
+        "cp.async.wait_group 4;",
+        "without a barrier between",
+    ),
+    "a tile in the wrong place": (
+        r"(cp\.async\.cg\.shared\.global \[%r\d+)\]",
+        r"\1 + 8]",
+        "misaligned access to shared memory",
+    ),
+}
+
+
+def test_no_fault_in_the_tensor_cores_kernel(runner):
+    done = run(runner, runner.ptx(90), script=TENSOR_SCRIPT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", TENSOR_MUTATIONS)
+def test_fault_of_the_tensor_cores_kernel_is_seen(runner, tmp_path, name):
+    pattern, replacement, message = TENSOR_MUTATIONS[name]
+    folder = tmp_path / "ptx_90"
+    shutil.copytree(runner.ptx(90), folder)
+    file = folder / "tensor_bfloat16.ptx"
+    file.write_text(every(pattern, replacement, file.read_text()))
+    done = run(runner, folder, script=TENSOR_SCRIPT)
+    assert done.returncode != 0
+    assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
+
+
+# The values of tensor cores' products, loads and short copies, by a program of its own.
 @pytest.fixture(scope="module")
 def tensor_cores(runner, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tensor_cores")
