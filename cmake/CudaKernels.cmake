@@ -90,7 +90,10 @@ add_library(cuda_kernels SHARED
   csrc/kernels/cuda/fused_float64.cu
   csrc/kernels/cuda/l2_loss_grad.cu
   csrc/kernels/cuda/plan.cc
-  csrc/kernels/cuda/single_pass.cu)
+  csrc/kernels/cuda/single_pass.cu
+  csrc/kernels/cuda/tensor_bfloat16.cu
+  csrc/kernels/cuda/tensor_float16.cu
+  csrc/kernels/cuda/tensor_float32.cu)
 target_include_directories(cuda_kernels
   PUBLIC csrc PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 # Halves the library: 40 kernels for three architectures are 25 MB otherwise.

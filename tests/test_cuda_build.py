@@ -92,6 +92,9 @@ def test_no_kernel_spills(cuobjdump):
     fused = [row for row in usage if "FusedKernel" in row[0]]
     assert len(fused) >= 78
     assert len(fused) % 78 == 0
+    # And of the tensor cores': four for bfloat16, two each for float32 and float16.
+    tensor = [row for row in usage if "TensorKernel" in row[0]]
+    assert len(tensor) * 78 == len(fused) * 8
     spilled = [row for row in usage if row[2:] != ("0", "0")]
     # For 8.0 alone one instance lacks one of 256 registers: two targets, float32, 1024 columns a
     # warp. A row less in flight would mend that, and cost the other architectures.

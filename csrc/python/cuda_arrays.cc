@@ -242,7 +242,7 @@ py::dict PlanOf(std::int64_t n, std::int64_t d, std::int64_t k, const std::strin
   data.x_type = data.w_type = TypeOf(dtype);
   Throw(ValidateSizes(data.shape));
   const cuda::Device device = CurrentDevice();
-  const cuda::FusedPlan plan = cuda::PlanFused(data, device);
+  const cuda::FusedPlan plan = cuda::PlanPass(data, device);
   const cuda::Route& route = cuda::RouteOf(data.shape, plan);
   py::dict result;
   result["route"] = route.name;

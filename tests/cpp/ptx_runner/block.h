@@ -45,6 +45,7 @@ class Block {
     std::uint32_t to;
     std::uint32_t bytes;
     std::uintptr_t from;
+    std::uint32_t read;  // of the bytes; the others become 0
   };
   struct Thread {
     std::vector<Register> registers;
@@ -83,6 +84,11 @@ class Block {
   unsigned char* Shared(const Thread& t, std::uint32_t address, std::size_t bytes);
   void ExchangeInWarp(int warp);
   bool PassBarriers();
+
+  // tensor_cores.cc: of the warp whose first thread is `first`
+  void SyncWarp(int first, int last);
+  void LoadMatrices(int first, const Instruction& i);
+  void MultiplyInWarp(int first, const Instruction& i);
 
   // async_copies.cc
   void StartCopyAsync(Thread& t, const Instruction& i);

@@ -1,5 +1,6 @@
 #include "ptx.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
@@ -92,14 +93,14 @@ class Parser {
   }
 
   // ".reg .b32 %r<5>" or, in inline assembly, ".reg .b32 a, b".
-  void AddRegisters(const std::string& declaration) {
+  void AddRegisters(std::string declaration) {
+    std::replace(declaration.begin(), declaration.end(), ',', ' ');
     std::stringstream words(declaration);
     std::string word, type, name;
     words >> word >> type >> name;
     const std::size_t range = name.find('<');
     if (range == std::string::npos) {
       do {
-        if (name.back() == ',') name.pop_back();
         names_[name] = NewRegister();  // a later one of the same name is another
       } while (words >> name);
       return;
@@ -180,6 +181,7 @@ class Parser {
   bool ParseMemory(const std::vector<std::string>& part, const std::vector<std::string>& o,
                    Instruction* i);
   bool ParseControl(const std::string& opcode, const std::vector<std::string>& o, Instruction* i);
+  bool ParseMatrix(const std::string& opcode, const std::vector<std::string>& o, Instruction* i);
   bool ParseAsync(const std::string& opcode, const std::vector<std::string>& o, Instruction* i);
 
   std::unique_ptr<Kernel> kernel_;
@@ -271,6 +273,9 @@ bool Parser::ParseControl(const std::string& opcode, const std::vector<std::stri
     i->vector = {Operand(o[0])};
     i->from[0] = Operand(o[1]);
     i->from[3] = Operand(o[2]);
+  } else if (opcode == "bar.warp.sync") {
+    i->kind = Kind::kSyncWarp;
+    i->from[3] = Operand(o[0]);
   } else if (opcode == "membar.gl" || opcode == "fence.acq_rel.gpu") {
     i->kind = Kind::kFence;
   } else if (opcode == "nanosleep.u32") {
@@ -284,6 +289,31 @@ bool Parser::ParseControl(const std::string& opcode, const std::vector<std::stri
     return false;
   }
   return true;
+}
+
+bool Parser::ParseMatrix(const std::string& opcode, const std::vector<std::string>& o,
+                         Instruction* i) {
+  if (opcode.compare(0, 29, "ldmatrix.sync.aligned.m8n8.x1") == 0 ||
+      opcode.compare(0, 29, "ldmatrix.sync.aligned.m8n8.x2") == 0 ||
+      opcode.compare(0, 29, "ldmatrix.sync.aligned.m8n8.x4") == 0) {
+    const std::string rest = opcode.substr(29);
+    i->kind = Kind::kLoadMatrix;
+    i->transposed = rest == ".trans.shared.b16";
+    Vector(o[0], i);
+    Address(o[1], i);
+    return (i->transposed || rest == ".shared.b16") &&
+           i->vector.size() == static_cast<std::size_t>(opcode[28] - '0');
+  }
+  static const std::map<std::string, Factor> kProducts = {
+      {"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", Factor::kTf32},
+      {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Factor::kBfloat16},
+      {"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", Factor::kFloat16}};
+  const auto found = kProducts.find(opcode);
+  if (found == kProducts.end()) return false;
+  i->kind = Kind::kMultiply;
+  i->factor = found->second;
+  for (const std::string& operand : o) Vector(operand, i);
+  return i->vector.size() == 4 + 4 + 2 + 4;
 }
 
 bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string>& o,
@@ -300,6 +330,8 @@ bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string
     Address(o[0], i);
     i->from[1] = Operand(Inside(o[1]));
     i->bytes = static_cast<std::uint8_t>(std::atoi(o[2].c_str()));
+    i->operands = static_cast<std::uint8_t>(o.size());
+    if (o.size() > 3) i->from[2] = Operand(o[3]);  // how many of them are read; zeros follow
     return i->bytes == 4 || i->bytes == 8 || i->bytes == 16;
   }
   if (opcode == "cp.async.commit_group") {
@@ -343,6 +375,7 @@ void Parser::AddStatement(std::string text, int line) {
       SplitOperands(space == std::string::npos ? "" : text.substr(space));
   const bool known = ParseMemory(SplitDots(opcode), operands, &i) ||
                      ParseControl(opcode, operands, &i) || ParseAsync(opcode, operands, &i) ||
+                     ParseMatrix(opcode, operands, &i) ||
                      (!operands.empty() && ParseArithmetic(opcode, operands, &i));
   if (!known) {
     Fail("the PTX runner does not know '%s' (line %d of %s)", i.text.c_str(), line,
