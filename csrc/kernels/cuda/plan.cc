@@ -157,10 +157,13 @@ FusedPlan PlanNarrow(const Data& data, const Device& device, bool small, std::in
 // Where the tensor cores' kernel is the faster one, of X of 1 GiB on an H200, which
 // `python -m benchmarks.gpu` repeats. Columns that a tile has and X has not take as long as X's: of
 // bfloat16 half of them may, because the fused kernel takes several times as long; of the others,
-// where it is closer, and of few columns faster, a quarter.
+// where it is closer, and of few columns faster, a quarter. Three targets and four are worth it for
+// bfloat16 alone, and for rows that take the wider tile.
 bool SuitsTensorCores(const Data& data, std::int64_t columns) {
-  const std::int64_t d = data.shape.d;
-  return data.x_type == DType::kBFloat16 ? 2 * d >= columns : 4 * d >= 3 * columns;
+  const std::int64_t d = data.shape.d, k = data.shape.k;
+  if (k > kMostTargets) return false;
+  if (data.x_type == DType::kBFloat16) return k >= (d >= 128 ? 3 : 5) && 2 * d >= columns;
+  return k >= 5 && 4 * d >= 3 * columns;
 }
 
 // Shared memory for as many groups as registers allow, and tiles ahead; none if it lacks that of
@@ -204,8 +207,7 @@ FusedPlan PlanPass(const Data& data, const Device& device) {
   TensorPlan& t = plan.tensor;
   const bool whole_chunks = shape.d * BytesOf(data.x_type) % 16 == 0 &&
                             reinterpret_cast<std::uintptr_t>(data.x) % 16 == 0;
-  if (device.code < kFrom || IsWide(data.x_type) || shape.k < 5 || shape.k > kMostTargets ||
-      !whole_chunks || shape.d > 128 * kMostWarps) {
+  if (device.code < kFrom || IsWide(data.x_type) || !whole_chunks || shape.d > 128 * kMostWarps) {
     return PlanFused(data, device);
   }
   t.targets = shape.k <= 8 ? 8 : 16;

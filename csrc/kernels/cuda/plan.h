@@ -18,7 +18,7 @@ constexpr int kMostBlocksOfARow = 16;
 
 enum class Path {
   kRows,         // the fused kernel: lanes share a row, which they keep in registers
-  kTensorCores,  // a kernel of tiles in shared memory, for one pass of five targets and more
+  kTensorCores,  // a kernel of tiles in shared memory, for one pass of several targets
   kChunks,       // a row does not fit a block's registers, or k > 16: two products per chunk of
                  // rows, the second of which finds the chunk in L2
 };

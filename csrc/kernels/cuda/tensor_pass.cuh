@@ -1,4 +1,4 @@
-// The pass over X for five targets and more, by tensor cores: tiles of 16 rows are copied to shared
+// The pass over X for several targets, by tensor cores: tiles of 16 rows are copied to shared
 // memory, stages ahead, and both products read them there.
 #pragma once
 
