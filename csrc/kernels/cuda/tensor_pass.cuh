@@ -144,7 +144,7 @@ class TensorPass {
     std::uint32_t i = NotHoisted(thread_);
 #pragma unroll 4
     for (; i < rows * chunks; i += threads_) {
-      CopyBytes(to + i * 16 + __umulhi(i, inverse) * pad, from + i * 16, 16);
+      CopyAsync<16, 0, false>(to + i * 16 + __umulhi(i, inverse) * pad, from + i * 16, true);
     }
     for (; i < kRows * chunks; i += threads_) {
       *reinterpret_cast<uint4*>(slot + i * 16 + __umulhi(i, inverse) * pad) =
@@ -158,26 +158,19 @@ class TensorPass {
     const std::int64_t left = args_.n - row;
     return left < kRows ? static_cast<int>(left) : kRows;
   }
-  // The first `there` of 16 bytes, and zeros.
-  __device__ static void CopyBytes(std::uint32_t to, const void* from, int there) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(there)
-                 : "memory");
-  }
+  // In pieces of 16 bytes while there are such, and no byte beyond the last row's.
   __device__ void CopyVector(unsigned char* to, const void* array, std::int64_t row, int rows,
                              int row_bytes) const {
     const char* const from = static_cast<const char*>(array) + row * row_bytes;
-    const int bytes = rows * row_bytes;
-    if (aligned_) {
-      for (int i = thread_ * 16; i < bytes; i += threads_ * 16) {
-        CopyBytes(SharedAddress(to) + i, from + i, bytes - i < 16 ? bytes - i : 16);
-      }
-    } else {
-      const unsigned short* const halves = reinterpret_cast<const unsigned short*>(from);
-      const int count = bytes / 2;
-      for (int i = thread_ * 2; i < count; i += threads_ * 2) {
-        const std::uint32_t upper = i + 1 < count ? halves[i + 1] : 0;
-        *reinterpret_cast<std::uint32_t*>(to + i * 2) = upper << 16 | halves[i];
-      }
+    const int bytes = rows * row_bytes, whole = aligned_ ? bytes / 16 * 16 : 0;
+    for (int i = thread_ * 16; i < whole; i += threads_ * 16) {
+      CopyAsync<16, 0, false>(SharedAddress(to) + i, from + i, true);
+    }
+    const unsigned short* const halves = reinterpret_cast<const unsigned short*>(from);
+    const int count = bytes / 2;
+    for (int i = whole / 2 + thread_ * 2; i < count; i += threads_ * 2) {
+      const std::uint32_t upper = i + 1 < count ? halves[i + 1] : 0;
+      *reinterpret_cast<std::uint32_t*>(to + i * 2) = upper << 16 | halves[i];
     }
   }
 
