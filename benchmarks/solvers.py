@@ -266,8 +266,10 @@ def _penalty_peers(x: Array, y: Array, alphas: Array, small: bool) -> dict[str, 
     except ImportError:
         pass
     else:
+        # Its predictions of all targets for all penalties at once would not fit into 24 GiB.
+        batch = {} if small else {"n_targets_batch": 250}
         calls["himalaya RidgeCV, a penalty a target, 5 folds"] = lambda: ridge.RidgeCV(
-            alphas, fit_intercept=True, cv=5
+            alphas, fit_intercept=True, cv=5, solver_params=batch
         ).fit(wide, y)
     if small:
         calls |= {
