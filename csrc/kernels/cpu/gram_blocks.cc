@@ -378,7 +378,7 @@ class Runner {
     kernels_.tiles(p);
   }
 
-  // Of the tiles of right panels from ... to − 1 those of Y's, which have X on the left.
+  // Transposes, of the tiles of right panels from ... to − 1, those of Y's: X is on their left.
   void TransposeY(double* tiles, std::int64_t from, std::int64_t to) const {
     if (to <= layout_.x_panels) return;
     const std::int64_t at = layout_.TilesBefore(0, from);

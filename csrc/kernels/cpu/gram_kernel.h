@@ -61,7 +61,7 @@ struct GramTiles {
 };
 constexpr std::int64_t kNoDiagonal = -(std::int64_t{1} << 60);
 
-// Of whole blocks of few columns, a lane for each of the block's eight runs: see gram_lanes.h.
+// Whole blocks of few columns have a lane for each of the block's eight runs: see gram_lanes.h.
 constexpr std::int64_t kGramLanes = kGramBlockRows / kGramRunRows;
 
 // The next elements of an array's eight runs, into lanes.

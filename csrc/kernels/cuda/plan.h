@@ -136,8 +136,8 @@ struct TensorPlan {
   // Bytes: between rows of a tile, from a slot of the ring to its Y and sample weights, of a slot,
   // and of a group's shared memory.
   int pitch = 0, y_offset = 0, s_offset = 0, slot_bytes = 0, group_bytes = 0;
-  // Of a row's 16-byte chunks: the upper half of chunk · inverse is the chunk's row, as 2^32 is so
-  // much more than a tile has.
+  // The upper half of (number of a 16-byte chunk) · inverse is the chunk's row, as 2^32 is so much
+  // more than a tile has.
   std::uint32_t inverse = 0;
 };
 
@@ -193,7 +193,7 @@ std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan);
 
 // The plan of the fused kernel, or path == kChunks if no block can hold the problem.
 FusedPlan PlanFused(const Data& data, const Device& device);
-// Of one pass alone, which may take the tensor cores as well; a descent keeps to PlanFused.
+// A plan of one pass, which may take the tensor cores as well; a descent keeps to PlanFused.
 FusedPlan PlanPass(const Data& data, const Device& device);
 
 // Bytes of a block's rows of X as its lanes hold them, in all iterations.
