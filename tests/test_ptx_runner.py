@@ -138,7 +138,7 @@ TENSOR_MUTATIONS = {
         "without a barrier between",
     ),
     "a tile in the wrong place": (
-        r"(cp\.async\.cg\.shared\.global \[%r\d+)\]",
+        r"(cp\.async\.cg\.shared\.global \[%r\d+) \+ 0\]",
         r"\1 + 8]",
         "misaligned access to shared memory",
     ),

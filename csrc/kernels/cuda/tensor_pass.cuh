@@ -166,6 +166,7 @@ class TensorPass {
     for (int i = thread_ * 16; i < whole; i += threads_ * 16) {
       CopyAsync<16, 0, false>(SharedAddress(to) + i, from + i, true);
     }
+    if (whole == bytes) return;
     const unsigned short* const halves = reinterpret_cast<const unsigned short*>(from);
     const int count = bytes / 2;
     for (int i = whole / 2 + thread_ * 2; i < count; i += threads_ * 2) {
