@@ -211,7 +211,7 @@ ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm);
 // that read the chunk again for every four of them, and leading dimensions that BLAS's int holds.
 bool SuitsGemm(const Shape& shape);
 // Whether the caller's GEMM, where there is one, beats the fused kernel for a problem that suits
-// both. It beats the tensor cores' kernel nowhere where there is a plan for that.
+// both. Not asked where there is a plan for the tensor cores, which were faster where measured.
 bool PrefersGemm(const Data& data);
 
 }  // namespace cuda

@@ -5,13 +5,9 @@ namespace linreg_ops {
 namespace cuda {
 
 Status LaunchTensorBfloat16(const FusedArgs& args, cudaStream_t stream) {
-  const TensorPlan& plan = args.plan.tensor;
-  if (plan.columns == 64) {
-    return plan.targets == 8 ? LaunchTensorTile<Bfloat16Tile<1, 4>>(args, stream)
-                             : LaunchTensorTile<Bfloat16Tile<2, 4>>(args, stream);
-  }
-  return plan.targets == 8 ? LaunchTensorTile<Bfloat16Tile<1, 8>>(args, stream)
-                           : LaunchTensorTile<Bfloat16Tile<2, 8>>(args, stream);
+  return args.plan.tensor.columns == 64
+             ? LaunchByTargets<Bfloat16Tile<1, 4>, Bfloat16Tile<2, 4>>(args, stream)
+             : LaunchByTargets<Bfloat16Tile<1, 8>, Bfloat16Tile<2, 8>>(args, stream);
 }
 
 }  // namespace cuda

@@ -5,8 +5,7 @@ namespace linreg_ops {
 namespace cuda {
 
 Status LaunchTensorFloat16(const FusedArgs& args, cudaStream_t stream) {
-  return args.plan.tensor.targets == 8 ? LaunchTensorTile<PiecesTile<__half, 1, 2>>(args, stream)
-                                       : LaunchTensorTile<PiecesTile<__half, 2, 2>>(args, stream);
+  return LaunchByTargets<PiecesTile<__half, 1, 2>, PiecesTile<__half, 2, 2>>(args, stream);
 }
 
 }  // namespace cuda

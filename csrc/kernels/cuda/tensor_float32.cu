@@ -5,8 +5,7 @@ namespace linreg_ops {
 namespace cuda {
 
 Status LaunchTensorFloat32(const FusedArgs& args, cudaStream_t stream) {
-  return args.plan.tensor.targets == 8 ? LaunchTensorTile<PiecesTile<float, 1, 2>>(args, stream)
-                                       : LaunchTensorTile<PiecesTile<float, 2, 2>>(args, stream);
+  return LaunchByTargets<PiecesTile<float, 1, 2>, PiecesTile<float, 2, 2>>(args, stream);
 }
 
 }  // namespace cuda

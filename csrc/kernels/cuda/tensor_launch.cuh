@@ -36,5 +36,11 @@ Status LaunchTensorTile(const FusedArgs& args, cudaStream_t stream) {
   return Launch(config, TensorKernel<Tile>, args);
 }
 
+template <typename Of8, typename Of16>
+Status LaunchByTargets(const FusedArgs& args, cudaStream_t stream) {
+  return args.plan.tensor.targets == 8 ? LaunchTensorTile<Of8>(args, stream)
+                                       : LaunchTensorTile<Of16>(args, stream);
+}
+
 }  // namespace cuda
 }  // namespace linreg_ops

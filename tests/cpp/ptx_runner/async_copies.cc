@@ -11,24 +11,16 @@ void Block::StartCopyAsync(Thread& t, const Instruction& i) {
   const auto to = static_cast<std::uint32_t>(t.registers[i.from[0]] + i.offset);
   const std::uintptr_t from = t.registers[i.from[1]];
   std::memset(Shared(t, to, i.bytes), 0xff, i.bytes);
-  const std::uint32_t read =
-      i.operands > 3 ? static_cast<std::uint32_t>(t.registers[i.from[2]]) : i.bytes;
-  if (read > i.bytes) Fault(t, "a copy of more bytes than it writes");
-  if (from % i.bytes != 0) Fault(t, "misaligned access to global memory");
-  if (read > 0 && !global_memory().Holds(from, read)) {
-    Fault(t, "global memory out of bounds");
-    Fail("%s", faults().first.back().c_str());
-  }
+  CheckGlobal(t, from, i.bytes);
   Check(t, shared_.Write(to - kSharedBase, i.bytes, Number(t), t.clock));
-  t.open_group.push_back({to, i.bytes, from, read});
+  t.open_group.push_back({to, i.bytes, from});
 }
 
 void Block::AwaitCopies(Thread& t, const Instruction& i) {
   while (static_cast<std::int64_t>(t.groups.size()) > i.offset) {
     for (const CopyAsync& copy : t.groups.front()) {
-      unsigned char* to = shared_.at(copy.to - kSharedBase);
-      std::memcpy(to, reinterpret_cast<void*>(copy.from), copy.read);
-      std::memset(to + copy.read, 0, copy.bytes - copy.read);
+      std::memcpy(shared_.at(copy.to - kSharedBase), reinterpret_cast<void*>(copy.from),
+                  copy.bytes);
       Check(t, shared_.Write(copy.to - kSharedBase, copy.bytes, Number(t), t.clock));
     }
     t.groups.erase(t.groups.begin());

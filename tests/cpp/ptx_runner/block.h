@@ -45,7 +45,6 @@ class Block {
     std::uint32_t to;
     std::uint32_t bytes;
     std::uintptr_t from;
-    std::uint32_t read;  // of the bytes; the others become 0
   };
   struct Thread {
     std::vector<Register> registers;

@@ -293,25 +293,18 @@ bool Parser::ParseControl(const std::string& opcode, const std::vector<std::stri
 
 bool Parser::ParseMatrix(const std::string& opcode, const std::vector<std::string>& o,
                          Instruction* i) {
-  if (opcode.compare(0, 29, "ldmatrix.sync.aligned.m8n8.x1") == 0 ||
-      opcode.compare(0, 29, "ldmatrix.sync.aligned.m8n8.x2") == 0 ||
-      opcode.compare(0, 29, "ldmatrix.sync.aligned.m8n8.x4") == 0) {
-    const std::string rest = opcode.substr(29);
+  const std::size_t dot = opcode.find(".m8n8.x");
+  if (opcode.compare(0, 8, "ldmatrix") == 0 && dot != std::string::npos) {
+    const std::string rest = opcode.substr(dot + 8);
     i->kind = Kind::kLoadMatrix;
     i->transposed = rest == ".trans.shared.b16";
     Vector(o[0], i);
     Address(o[1], i);
     return (i->transposed || rest == ".shared.b16") &&
-           i->vector.size() == static_cast<std::size_t>(opcode[28] - '0');
+           i->vector.size() == static_cast<std::size_t>(opcode[dot + 7] - '0');
   }
-  static const std::map<std::string, Factor> kProducts = {
-      {"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", Factor::kTf32},
-      {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Factor::kBfloat16},
-      {"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", Factor::kFloat16}};
-  const auto found = kProducts.find(opcode);
-  if (found == kProducts.end()) return false;
+  if (opcode != "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32") return false;
   i->kind = Kind::kMultiply;
-  i->factor = found->second;
   for (const std::string& operand : o) Vector(operand, i);
   return i->vector.size() == 4 + 4 + 2 + 4;
 }
@@ -330,8 +323,6 @@ bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string
     Address(o[0], i);
     i->from[1] = Operand(Inside(o[1]));
     i->bytes = static_cast<std::uint8_t>(std::atoi(o[2].c_str()));
-    i->operands = static_cast<std::uint8_t>(o.size());
-    if (o.size() > 3) i->from[2] = Operand(o[3]);  // how many of them are read; zeros follow
     return i->bytes == 4 || i->bytes == 8 || i->bytes == 16;
   }
   if (opcode == "cp.async.commit_group") {

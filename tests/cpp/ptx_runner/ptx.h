@@ -33,7 +33,7 @@ enum class Kind : std::uint8_t {
   kVote,        // vote.sync.any
   kSyncWarp,    // bar.warp.sync
   kLoadMatrix,  // ldmatrix
-  kMultiply,    // mma.sync
+  kMultiply,    // mma.sync, of bfloat16 factors and float32 sums
   kAtomicAdd,   // of u32 in global memory
   kFence,       // orders memory that this machine keeps ordered anyway
   kSleep,       // lets other blocks go on
@@ -46,9 +46,6 @@ enum class Kind : std::uint8_t {
   kTryWait,
   kProxyFence,  // fence.proxy.async: generic accesses before later bulk copies
 };
-
-// What mma.sync multiplies, and sums in float32.
-enum class Factor : std::uint8_t { kTf32, kBfloat16, kFloat16 };
 
 struct Instruction {
   Kind kind = Kind::kArithmetic;
@@ -63,7 +60,6 @@ struct Instruction {
   bool guarded = false, guard_negated = false;
   bool is_volatile = false, past_l1 = false;
   bool transposed = false;  // of ldmatrix
-  Factor factor = Factor::kTf32;
   bool by_index = false;  // of a shuffle: among the lanes that its mask of segments says
   std::uint32_t guard = 0;
   int line = 0;

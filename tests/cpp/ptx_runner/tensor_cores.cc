@@ -10,24 +10,11 @@
 namespace ptx_runner {
 namespace {
 
-constexpr int kLanes = 32, kRows = 16, kTargets = 8, kSide = 8;  // of mma's m16n8, of a matrix
+constexpr int kLanes = 32, kSide = 8;  // of a matrix of ldmatrix
+constexpr int kRows = 16, kTargets = 8, kDepth = 16;
 
-float Widened(Register bits, Factor factor) {
-  std::uint32_t word = 0;
-  switch (factor) {
-    case Factor::kTf32:  // the low bits are not looked at
-      word = static_cast<std::uint32_t>(bits) & 0xffffe000u;
-      break;
-    case Factor::kBfloat16:
-      word = static_cast<std::uint32_t>(bits & 0xffff) << 16;
-      break;
-    case Factor::kFloat16: {
-      const auto half = static_cast<std::uint16_t>(bits);
-      _Float16 value;
-      std::memcpy(&value, &half, sizeof value);
-      return static_cast<float>(value);
-    }
-  }
+float Widened(Register bits) {
+  const std::uint32_t word = static_cast<std::uint32_t>(bits & 0xffff) << 16;
   float value;
   std::memcpy(&value, &word, sizeof value);
   return value;
@@ -85,26 +72,20 @@ void Block::LoadMatrices(int first, const Instruction& i) {
   }
 }
 
-// D = A B + C: each element one sum, rounded once, towards zero, which is no better than what a GPU
-// does. Operands: D's 4 registers, A's 4, B's 2, C's 4.
+// D = A B + C of bfloat16 factors: each element one sum, rounded once, towards zero, which is no
+// better than what a GPU does. Operands: D's 4 registers, A's 4, B's 2, C's 4.
 void Block::MultiplyInWarp(int first, const Instruction& i) {
-  const bool wide = i.factor == Factor::kTf32;  // one element a register, not two
-  const int per = wide ? 1 : 2, depth = 8 * per;
-  float a[kRows][16], b[16][kTargets];
+  float a[kRows][kDepth], b[kDepth][kTargets];
   double sums[kRows][kTargets];
-  const auto element = [&](const Thread& t, int operand, int at) {
-    return Widened(t.registers[i.vector[operand]] >> 16 * at, i.factor);
-  };
   for (int lane = 0; lane < kLanes; ++lane) {
     const Thread& t = threads_[first + lane];
     const int own = lane / 4, quarter = lane % 4;
-    for (int e = 0; e < per; ++e) {
-      for (int r = 0; r < 4; ++r) {
-        a[own + r % 2 * 8][r / 2 * (depth / 2) + quarter * per + e] = element(t, 4 + r, e);
-      }
-      for (int r = 0; r < 2; ++r) {
-        b[r * (depth / 2) + quarter * per + e][own] = element(t, 8 + r, e);
-      }
+    for (int e = 0; e < 2; ++e) {
+      const auto element = [&](int operand) {
+        return Widened(t.registers[i.vector[operand]] >> 16 * e);
+      };
+      for (int r = 0; r < 4; ++r) a[own + r % 2 * 8][r / 2 * 8 + quarter * 2 + e] = element(4 + r);
+      for (int r = 0; r < 2; ++r) b[r * 8 + quarter * 2 + e][own] = element(8 + r);
     }
     for (int r = 0; r < 4; ++r) {
       const auto bits = static_cast<std::uint32_t>(t.registers[i.vector[10 + r]]);
@@ -115,7 +96,7 @@ void Block::MultiplyInWarp(int first, const Instruction& i) {
   }
   for (int row = 0; row < kRows; ++row) {
     for (int n = 0; n < kTargets; ++n) {
-      for (int at = 0; at < depth; ++at) {
+      for (int at = 0; at < kDepth; ++at) {
         sums[row][n] += static_cast<double>(a[row][at]) * static_cast<double>(b[at][n]);
       }
     }
