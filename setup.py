@@ -49,9 +49,10 @@ class CMakeBuild(build_ext):
             *self.cuda_options(),
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]
-        # An earlier build's may be for a TensorFlow that is no longer meant.
-        for library in self.package_folder().glob("_ops*.so"):
-            library.unlink()
+        # An earlier build's may be for a TensorFlow that is no longer meant, or have CUDA.
+        for name in ("_ops*.so", "liblinreg_ops_cuda.so"):
+            for library in self.package_folder().glob(name):
+                library.unlink()
         self.cmake(arguments)
         self.cmake(["--build", str(build)])
 
@@ -82,7 +83,7 @@ class CMakeBuild(build_ext):
         return Path(self.get_ext_fullpath("linreg_ops._kernels")).resolve().parent
 
     def get_outputs(self):
-        names = ("liblinreg_ops_kernels.so", "_ops_tf*.so")
+        names = ("liblinreg_ops_*.so", "_ops_tf*.so")
         libraries = [str(path) for name in names for path in self.package_folder().glob(name)]
         return [self.get_ext_fullpath("linreg_ops._kernels"), *sorted(libraries)]
 

@@ -38,8 +38,9 @@ CELLS = [pair for pair in PAIRS if pair not in NO_WHEEL]
 COLUMNS = ("tensorflow", "python", "numpy", "keras", "tests", "commit")
 VERSIONS = """
 import platform
-from importlib.metadata import version
-print(version("tensorflow"), platform.python_version(), version("numpy"), version("keras"))
+from importlib.metadata import packages_distributions, version
+keras = packages_distributions()["keras"][0]  # a candidate brings one of another name
+print(version("tensorflow"), platform.python_version(), version("numpy"), version(keras))
 """
 
 

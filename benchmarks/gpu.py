@@ -46,6 +46,9 @@ PASSES = [
     *((d, 1, "float16", 0) for d in (16, 256)),
     *((d, 1, "float64", 0) for d in (1, 16, 256, 4096, 16_384)),
     *((256, k, "bfloat16", 0) for k in (4, 8, 16)),
+    *((d, k, "float32", 0) for k in (8, 16) for d in (48, 64, 512)),
+    *((d, k, "bfloat16", 0) for k in (8, 16) for d in (16, 32, 64, 1000)),
+    *((d, k, "float16", 0) for k in (8, 16) for d in (16, 64, 256, 512)),
     *((d, 1, "float32", 1) for d in (16, 100)),
 ]
 QUICK_PASSES = [(d, k, "float32", 0) for d in (2, 16, 256, 4096) for k in (1, 4)]

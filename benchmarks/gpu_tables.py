@@ -26,7 +26,6 @@ def passes(results: Results) -> str:
 
     def line(row: Row) -> str:
         peer = row.best()
-        before = f"{row.extra['earlier'] * 1e6:,.0f}" if "earlier" in row.extra else ""
         cells = (
             _shape(row),
             row.case["route"],
@@ -34,14 +33,10 @@ def passes(results: Results) -> str:
             f"{row.fraction(KERNELS):.2f}",
             f"{peer} {_us(row.time(peer))}" if peer else "",
             _ratio(row.ratio(peer, KERNELS)) if peer else "",
-            before,
         )
         return f"| {' | '.join(cells)} |"
 
-    head = (
-        "| | route | µs | of the read | the best peer, µs | times as fast "
-        "| µs of the earlier kernels |"
-    )
+    head = "| | route | µs | of the read | the best peer, µs | times as fast |"
     return _table(head, map(line, results.rows))
 
 

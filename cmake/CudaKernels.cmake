@@ -1,6 +1,6 @@
 # The CUDA half: LINREG_OPS_CUDA is auto (where there is a GPU, and nvcc), on, or off; the environment
-# variable of the same name sets it in a pip build. Defines cuda_kernels (a stub that says "no CUDA"
-# when off), LINREG_OPS_CUDA_RUNTIME (libraries to list before TensorFlow's) and
+# variable of the same name sets it in a pip build. Defines cuda_kernels, a library beside that of the
+# CPU's kernels (when off, a stub that says "no CUDA" in each library that asks), and
 # LINREG_OPS_CUDA_VERSION.
 set(LINREG_OPS_CUDA "auto" CACHE STRING "Build the CUDA kernels: auto, on or off")
 # Machine code for T4, A100 and H100/H200, and PTX that the driver compiles for newer GPUs.
@@ -51,7 +51,6 @@ if(_cuda STREQUAL "on" OR (_cuda STREQUAL "auto" AND _gpu))
   endif()
 endif()
 
-set(LINREG_OPS_CUDA_RUNTIME "")
 set(LINREG_OPS_CUDA_VERSION "")
 if(NOT _nvcc)
   message(STATUS "CUDA kernels: no (LINREG_OPS_CUDA=${_cuda})")
@@ -76,15 +75,13 @@ set(LINREG_OPS_CUDA_VERSION "${CMAKE_CUDA_COMPILER_VERSION}")
 find_library(_cudart_static cudart_static NO_CACHE REQUIRED
   HINTS ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES}/../lib ${_cuda_root}/lib64 ${_cuda_root}/lib
   PATHS ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
-# The runtime's names stay inside: TensorFlow's library exports stubs of the same names, whatever
-# comes first on the link line or is loaded first.
-set(LINREG_OPS_CUDA_RUNTIME "${_cudart_static}" -Wl,--exclude-libs,libcudart_static.a dl rt
-  Threads::Threads)
-# And only there: what CMake would add behind TensorFlow's library.
+# What CMake would add of CUDA's libraries by itself.
 set(CMAKE_CUDA_IMPLICIT_LINK_LIBRARIES "")
 message(STATUS "CUDA kernels: ${_nvcc} ${LINREG_OPS_CUDA_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
 
-add_library(cuda_kernels STATIC
+# The GPU's code is most of the package: once, whatever the number of TensorFlows.
+add_library(cuda_kernels SHARED
+  csrc/host/gpu_memory.cc
   csrc/kernels/cuda/chunked.cu
   csrc/kernels/cuda/descent.cu
   csrc/kernels/cuda/fused_bfloat16.cu
@@ -93,10 +90,20 @@ add_library(cuda_kernels STATIC
   csrc/kernels/cuda/fused_float64.cu
   csrc/kernels/cuda/l2_loss_grad.cu
   csrc/kernels/cuda/plan.cc
-  csrc/kernels/cuda/single_pass.cu)
+  csrc/kernels/cuda/single_pass.cu
+  csrc/kernels/cuda/tensor_bfloat16.cu
+  csrc/kernels/cuda/tensor_float16.cu
+  csrc/kernels/cuda/tensor_float32.cu)
 target_include_directories(cuda_kernels
-  PUBLIC csrc SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-# Halves the libraries: 40 kernels for three architectures are 25 MB otherwise.
+  PUBLIC csrc PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+# Halves the library: 40 kernels for three architectures are 25 MB otherwise.
 target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xfatbin=-compress-all>)
 set_target_properties(cuda_kernels PROPERTIES
-  CUDA_RUNTIME_LIBRARY None CUDA_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
+  OUTPUT_NAME linreg_ops_cuda DEFINE_SYMBOL "" LINKER_LANGUAGE CXX
+  CUDA_RUNTIME_LIBRARY None CUDA_VISIBILITY_PRESET hidden CXX_VISIBILITY_PRESET default)
+# The one unit of CUDA that others call.
+set_source_files_properties(csrc/kernels/cuda/l2_loss_grad.cu PROPERTIES
+  COMPILE_OPTIONS -Xcompiler=-fvisibility=default)
+# The runtime is here alone, and its names stay inside: TensorFlow's library exports stubs of them.
+target_link_libraries(cuda_kernels PRIVATE kernels "${_cudart_static}" dl rt Threads::Threads)
+install_shared(cuda_kernels)

@@ -46,8 +46,9 @@ def cuda_routes() -> str:
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for row in json.loads((ROOT / "tests" / "cuda_routes.json").read_text()):
+        dtype = row["dtype"]
         cells = (
-            f"{row['d']:,}, {row['k']}",
+            f"{row['d']:,}, {row['k']}" + ("" if dtype == "float32" else f", {dtype}"),
             row["route"],
             f"{row['instructions_per_clock']:.2f}",
             f"{row['budget']:g}",

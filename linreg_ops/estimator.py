@@ -13,6 +13,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from . import inference, solvers
+from ._arguments import refusing_the_absent
 from ._linear_model import Array
 from ._sklearn import ConvergenceWarning
 from ._sums_model import SumsModel
@@ -88,6 +89,7 @@ class LinearRegression(SumsModel):
     array([21.])
     """
 
+    @refusing_the_absent
     def __init__(
         self,
         *,

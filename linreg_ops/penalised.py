@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import solvers
+from ._arguments import refusing_the_absent
 from ._linear_model import Array
 from ._sklearn import check_cv, check_is_fitted
 from .estimator import LinearRegression
@@ -61,6 +62,7 @@ class Ridge(LinearRegression):
     momentum = 0.0
     standardize = True
 
+    @refusing_the_absent
     def __init__(
         self,
         alpha: float | npt.ArrayLike = 1.0,
@@ -188,6 +190,7 @@ class RidgeCV(Ridge):
 
     solver, tol, num_steps = "gram", 1e-10, 1000
 
+    @refusing_the_absent
     def __init__(
         self,
         alphas: npt.ArrayLike = (0.1, 1.0, 10.0),

@@ -25,13 +25,19 @@ RECORD = Path(__file__).with_name("cuda_routes.json")
 MULTIPROCESSORS = 132
 BYTES_PER_CLOCK = 4.8e12 / MULTIPROCESSORS / 1.8e9
 # d, k: every route, at the widths that suit it best and worst.
-SHAPES = [
+OF_FLOAT32 = [
     *((d, 1) for d in (1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31, 33, 64, 100, 129, 256, 257, 1000, 1025)),
     *((d, 1) for d in (4096, 4097, 16384, 40000)),
     *((d, k) for k in (2, 4) for d in (2, 5, 16, 100, 256, 1000, 4096)),
     (16384, 2),
-    *((d, k) for k in (8, 16) for d in (5, 16, 100, 256, 1000)),
+    *((d, k) for k in (8, 16) for d in (5, 16, 40, 64, 100, 256, 512, 1000)),
     (100, 64),
+]
+# The kernels of 16-bit rows are others for the tensor cores alone.
+SHAPES = [
+    *((d, k, "float32") for d, k in OF_FLOAT32),
+    *((d, k, "bfloat16") for k in (8, 16) for d in (32, 64, 128, 256, 1000)),
+    *((d, k, "float16") for k in (8, 16) for d in (48, 64, 256, 512)),
 ]
 
 
@@ -44,16 +50,17 @@ def prepare(built: Built) -> ModuleType:
     return module
 
 
-def zeros(runner: ModuleType, *shape: int) -> Any:
-    array = np.zeros(shape, np.float32)
-    return runner.cuda.from_bytes(array.reshape(-1).view(np.uint8), "float32", shape)
+def zeros(runner: ModuleType, *shape: int, dtype: str = "float32") -> Any:
+    array = np.zeros(shape, np.float32 if dtype == "float32" else np.float16)
+    return runner.cuda.from_bytes(array.reshape(-1).view(np.uint8), dtype, shape)
 
 
-def count(runner: ModuleType, n: int, d: int, k: int) -> dict[str, float]:
+def count(runner: ModuleType, n: int, d: int, k: int, dtype: str) -> dict[str, float]:
     """Instructions of a multiprocessor, by kernel, if all blocks are as block 0."""
     machine = runner.machine()
     machine.instructions = {}
-    runner.cuda.loss_and_grad(*(zeros(runner, *shape) for shape in ((n, d), (d, k), (n, k))))
+    shapes = ((n, d), (d, k), (n, k))
+    runner.cuda.loss_and_grad(*(zeros(runner, *shape, dtype=dtype) for shape in shapes))
     return {
         kernel: sum(c for opcode, c in counts.items() if not opcode.startswith("mov."))
         * machine.blocks[kernel]
@@ -62,20 +69,25 @@ def count(runner: ModuleType, n: int, d: int, k: int) -> dict[str, float]:
     }
 
 
-def instructions_per_clock(runner: ModuleType, d: int, k: int) -> tuple[float, list[str]]:
+def instructions_per_clock(
+    runner: ModuleType, d: int, k: int, dtype: str
+) -> tuple[float, list[str]]:
     """What a multiprocessor must issue to take in X and y at full bandwidth, and the kernels.
 
     For twice as many rows, less what does not depend on them: the finishing kernel's.
     """
-    row = 4 * (d + k)
+    row = (4 if dtype == "float32" else 2) * (d + k)
     n = MULTIPROCESSORS * 2 * max((256 << 10) // row, 8)
     machine = runner.machine()
     whole = machine.ordinal, machine.multiprocessors
-    if runner.cuda.plan(1 << 20, d, k)["route"] == "blocks_per_row":
+    route = runner.cuda.plan(1 << 20, d, k, dtype)["route"]
+    if route == "tensor_cores":  # eight groups' tiles of 16 rows, or fewer groups' more often
+        n = MULTIPROCESSORS * 8 * 16 * 4
+    if route == "blocks_per_row":
         # Which all run, and wait for each other: few rows, on few of them.
         machine.ordinal = machine.multiprocessors = 16
         n = 240
-    less, more = count(runner, n, d, k), count(runner, 2 * n, d, k)
+    less, more = count(runner, n, d, k, dtype), count(runner, 2 * n, d, k, dtype)
     machine.ordinal, machine.multiprocessors = whole
     grown = {kernel: more[kernel] - less.get(kernel, 0) for kernel in more}
     total = sum(grown.values())
@@ -84,9 +96,10 @@ def instructions_per_clock(runner: ModuleType, d: int, k: int) -> tuple[float, l
 
 
 def registers(built: Built) -> dict[str, tuple[int, int]]:
-    """A thread's, by kernel, and bytes spilled: what ptxas makes of float32's PTX."""
+    """A thread's, by kernel, and bytes spilled: what ptxas makes of the PTX."""
     found = {}
-    for name in ("fused_float32", "chunked"):
+    tensor = (f"tensor_{dtype}" for dtype in ("float32", "float16", "bfloat16"))
+    for name in ("fused_float32", "chunked", *tensor):
         source = built.ptx(90) / f"{name}.ptx"
         command = ["ptxas", "-arch=sm_90", "-v", str(source), "-o", "/dev/null"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
@@ -106,13 +119,14 @@ def measure(built: Built) -> list[dict[str, Any]]:
     runner, rows = prepare(built), []
     used = registers(built)
     budgets = {(name, most): budget for name, most, budget in runner.cuda.routes()}
-    for d, k in SHAPES:
-        plan = runner.cuda.plan((1 << 28) // d, d, k)
-        found, kernels = instructions_per_clock(runner, d, k)
+    for d, k, dtype in SHAPES:
+        plan = runner.cuda.plan((1 << 28) // d, d, k, dtype)
+        found, kernels = instructions_per_clock(runner, d, k, dtype)
         rows.append(
             {
                 "d": d,
                 "k": k,
+                "dtype": dtype,
                 "route": plan["route"],
                 "budget": budgets[plan["route"], plan["most_targets"]],
                 "instructions_per_clock": round(found, 2),

@@ -433,8 +433,8 @@ NATIVE = [
     (
         "gram: no diagonal",
         GRAM_CC,
-        "} else if (i <= j && j < d) {",
-        "} else if (i < j && j < d) {",
+        "} else if (i <= j) {",
+        "} else if (i < j) {",
         GRAM,
     ),
     (
@@ -471,8 +471,15 @@ NATIVE = [
     (
         "gram: the first run is added to what was there",
         BLOCKS,
-        "p.add = run > 0;",
-        "p.add = true;",
+        "    std::fill(slot, margins, 0.0);\n",
+        "",
+        GRAM,
+    ),
+    (
+        "gram: tiles of several panels of X and of Y keep the order of X on the left",
+        BLOCKS,
+        "if (layout_.XOnTheLeft() && !layout_.SameOrder()) OrderY(slot, packed);",
+        "",
         GRAM,
     ),
     (

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNNER = ROOT / "tests/cpp/ptx_runner"
 KERNELS = sorted((ROOT / "csrc/kernels/cuda").glob("*.cu"))
 HOST = [
+    ROOT / "csrc/host/gpu_memory.cc",
     ROOT / "csrc/kernels/cuda/plan.cc",
     ROOT / "csrc/kernels/l2_loss_grad.cc",
     *(f for f in sorted(RUNNER.glob("*.cc")) if f.name != "module.cc"),
@@ -73,7 +74,7 @@ class Built(NamedTuple):
 
 def digest_of_sources() -> str:
     digest = hashlib.sha256(sysconfig.get_path("include").encode())
-    folders = ["csrc/kernels", "csrc/python", "tests/cpp"]
+    folders = ["csrc/host", "csrc/kernels", "csrc/python", "tests/cpp"]
     for source in sorted(f for folder in folders for f in (ROOT / folder).rglob("*.*")):
         if "kernels/cpu" not in source.as_posix():
             digest.update(source.read_bytes())

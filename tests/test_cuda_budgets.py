@@ -11,7 +11,7 @@ import pytest
 from cuda_routes import MULTIPROCESSORS, RECORD, SHAPES, instructions_per_clock, prepare, zeros
 from ptx_runner import DEVICES, become, build
 
-KNOWN = {(row["d"], row["k"]): row for row in json.loads(RECORD.read_text())}
+KNOWN = {(row["d"], row["k"], row["dtype"]): row for row in json.loads(RECORD.read_text())}
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +25,38 @@ def runner(request):
 def test_every_route_is_counted(runner):
     routes = {(name, most): budget for name, most, budget in runner.cuda.routes()}
     assert all(budget > 0 for budget in routes.values())
-    plans = [runner.cuda.plan(1 << 20, d, k) for d, k in SHAPES]
+    plans = [runner.cuda.plan(1 << 20, d, k) for d, k, dtype in SHAPES if dtype == "float32"]
     assert {(plan["route"], plan["most_targets"]) for plan in plans} == routes.keys()
 
 
-@pytest.mark.parametrize(("d", "k"), SHAPES)
-def test_instructions_per_clock(runner, d, k):
-    plan = runner.cuda.plan((1 << 28) // d, d, k)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("most", [8, 16])
+def test_tensor_cores_are_counted_in_every_type(runner, dtype, most):
+    shapes = [(d, k) for d, k, other in SHAPES if other == dtype and k == most]
+    plans = [runner.cuda.plan(1 << 20, d, k, dtype) for d, k in shapes]
+    ours = [plan for plan in plans if plan["route"] == "tensor_cores"]
+    # A group of one warp, and of as many as a block has.
+    assert {32, 256} <= {plan["lanes"] for plan in ours}
+
+
+@pytest.mark.parametrize(("d", "k", "dtype"), SHAPES)
+def test_instructions_per_clock(runner, d, k, dtype):
+    plan = runner.cuda.plan((1 << 28) // d, d, k, dtype)
     routes = {(name, most): budget for name, most, budget in runner.cuda.routes()}
-    found, _ = instructions_per_clock(runner, d, k)
+    found, _ = instructions_per_clock(runner, d, k, dtype)
     assert found <= routes[plan["route"], plan["most_targets"]]
     # The documentation's table is of these kernels, but for another nvcc's habits.
-    assert found == pytest.approx(KNOWN[d, k]["instructions_per_clock"], rel=0.05)
+    assert found == pytest.approx(KNOWN[d, k, dtype]["instructions_per_clock"], rel=0.05)
     for key in ("route", "blocks", "bytes_in_flight"):
-        assert plan[key] == KNOWN[d, k][key]
+        assert plan[key] == KNOWN[d, k, dtype][key]
+    if plan["route"] == "tensor_cores":
+        # Half of a tile's columns, or shared memory for no more than four tiles: else 40 KB.
+        assert plan["bytes_in_flight"] >= 30 << 10
+        assert plan["blocks"] == MULTIPROCESSORS
+        assert KNOWN[d, k, dtype]["spilled_bytes"] == 0
 
 
-@pytest.mark.parametrize(("d", "k"), [shape for shape in SHAPES if shape[1] <= 4])
+@pytest.mark.parametrize(("d", "k"), [(d, k) for d, k, _ in SHAPES if k <= 4])
 def test_memory_has_enough_to_do(runner, d, k):
     """40 KB under way in each multiprocessor, and no multiprocessor without a block, but for the
     few that a team of blocks for each row leaves over; none has two, whose registers it lacks."""
@@ -50,7 +65,7 @@ def test_memory_has_enough_to_do(runner, d, k):
         pytest.skip("rows that no block holds")
     assert plan["bytes_in_flight"] >= 40 << 10
     assert 0.95 * MULTIPROCESSORS <= plan["blocks"] <= MULTIPROCESSORS
-    assert KNOWN[d, k]["spilled_bytes"] == 0
+    assert KNOWN[d, k, "float32"]["spilled_bytes"] == 0
 
 
 def test_wide_rows_leave_narrow_sums(runner):

@@ -13,7 +13,9 @@ import linreg_ops
 from linreg_ops import kernels
 
 PACKAGE = Path(linreg_ops.__file__).parent
-LIBRARIES = [next(PACKAGE.glob("_kernels*.so")), *sorted(PACKAGE.glob("_ops_tf*.so"))]
+CUDA = PACKAGE / "liblinreg_ops_cuda.so"
+OTHERS = [next(PACKAGE.glob("_kernels*.so")), *sorted(PACKAGE.glob("_ops_tf*.so"))]
+LIBRARIES = [*OTHERS, *([CUDA] if CUDA.exists() else [])]
 needs_cuda = pytest.mark.skipif(not kernels.cuda.compiled(), reason="a build without CUDA")
 
 
@@ -45,32 +47,54 @@ def cuobjdump():
     return run
 
 
+def sections(library):
+    done = subprocess.run(["readelf", "-WS", library], capture_output=True, text=True, check=True)
+    return re.findall(r"\] (\S+)", done.stdout)
+
+
 @needs_cuda
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.split(".")[0])
-def test_architectures(cuobjdump, library):
+def test_the_gpus_code_is_there_once():
+    """It is most of a wheel, which has a library of ops for each TensorFlow."""
+    if shutil.which("readelf") is None:
+        pytest.skip("there is no readelf")
+    assert ".nv_fatbin" in sections(CUDA)
+    for library in OTHERS:
+        assert ".nv_fatbin" not in sections(library), library
+        needed = subprocess.run(["readelf", "-Wd", library], capture_output=True, text=True).stdout
+        assert f"[{CUDA.name}]" in needed, library
+
+
+def test_a_build_without_cuda_leaves_none_of_its_library():
+    assert CUDA.exists() == kernels.cuda.compiled()
+
+
+@needs_cuda
+def test_architectures(cuobjdump):
     if os.environ.get("LINREG_OPS_CUDA_ARCHITECTURES"):
         pytest.skip("built for other architectures than the default ones")
 
     def listed(option):
-        return set(re.findall(r"sm_(\d+)", cuobjdump(option, library)))
+        return set(re.findall(r"sm_(\d+)", cuobjdump(option, CUDA)))
 
     assert listed("--list-elf") == {"75", "80", "90"}
     assert listed("--list-ptx") == {"90"}
 
 
 @needs_cuda
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.split(".")[0])
-def test_no_kernel_spills(cuobjdump, library):
+def test_no_kernel_spills(cuobjdump):
     """Registers that do not suffice go to local memory, which is the GPU's slow memory."""
     usage = re.findall(
         r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)",
-        cuobjdump("--dump-resource-usage", library),
+        cuobjdump("--dump-resource-usage", CUDA),
     )
     # Instances of the fused kernel for each architecture: 24 for float32, 20 for each 16-bit type
     # and 14 for float64.
     fused = [row for row in usage if "FusedKernel" in row[0]]
     assert len(fused) >= 78
     assert len(fused) % 78 == 0
+    # And of the tensor cores': four for bfloat16, two each for float32 and float16.
+    tensor = [row for row in usage if "TensorKernel" in row[0]]
+    assert len(tensor) * 78 == len(fused) * 8
     spilled = [row for row in usage if row[2:] != ("0", "0")]
     # For 8.0 alone one instance lacks one of 256 registers: two targets, float32, 1024 columns a
     # warp. A row less in flight would mend that, and cost the other architectures.

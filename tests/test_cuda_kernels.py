@@ -187,6 +187,88 @@ def test_not_finite_as_the_composite_has_it(rng, native):
     assert np.isnan(grad).all()
 
 
+@pytest.fixture
+def tensor_rows(native, machine):
+    """Few rows that the tensor cores take, and some."""
+    if native.device_properties()["code"] < 90:
+        pytest.skip("a device whose code has no tensor cores")
+    if machine is not None and machine.name != "sm_90":
+        pytest.skip("one device that is played is enough")
+
+    def rows(d, k, dtype):
+        n = 192
+        while native.plan(n, d, k, np.dtype(dtype).name)["route"] != "tensor_cores":
+            n *= 2
+            assert n < 1 << 22, "no number of rows has tensor cores"
+        return n + 5
+
+    return rows
+
+
+TENSOR_DTYPES = [dtype for dtype in DTYPES if dtype.id != "float64"]
+
+
+@pytest.mark.parametrize(("x_type", "w_type"), TENSOR_DTYPES)
+@pytest.mark.parametrize(("d", "k", "more"), [(48, 5, True), (200, 16, False), (400, 13, True)])
+def test_tensor_cores(rng, native, tensor_rows, x_type, w_type, d, k, more):
+    x, w, y, s = problem(
+        rng,
+        tensor_rows(d, k, x_type),
+        d,
+        k,
+        dtype=x_type,
+        w_dtype=w_type,
+        intercept=more,
+        weights=more,
+    )
+    for array in (x, w, y):  # so that float16's sums stay finite, of as many rows as a GPU needs
+        array /= array.dtype.type(64)
+    check(native, x, w, y, s, intercept=more)
+
+
+def test_tensor_cores_without_y(rng, native, tensor_rows):
+    n = tensor_rows(64, 7, np.float32)
+    x, v, _, _ = problem(rng, n, 64, 7)
+    exact = truth(x, v, None)
+    _, product = loss_and_grad(native, x, v, None)
+    assert_within(product, exact.grad, exact.grad_bound)
+
+
+@pytest.mark.parametrize("x_type", [np.float32, np.float16, BFLOAT16], ids=lambda t: t.__name__)
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("x", np.nan),
+        ("x", np.inf),
+        ("x", 3.4e38),
+        ("w", np.nan),
+        ("w", 3.4e38),
+        ("w", 1e-38),
+        ("y", -np.inf),
+        ("y", 1e25),
+    ],
+)
+def test_numbers_that_tensor_cores_do_not_hold(rng, native, tensor_rows, x_type, where, value):
+    """As the kernels of four targets have them, which do without."""
+    d, k = 64, 8
+    n = tensor_rows(d, k, x_type)
+    x, w, y, s = problem(rng, n, d, k, dtype=x_type, w_dtype=np.float32, weights=True)
+    with np.errstate(over="ignore"):
+        {"x": x, "w": w, "y": y}[where].reshape(-1)[n // 2 if where != "w" else 77] = value
+    loss, grad = loss_and_grad(native, x, w, y, s, loss_per_target=True)
+    halves = [
+        loss_and_grad(native, x, w[:, part], y[:, part], s, loss_per_target=True)
+        for part in (slice(0, 4), slice(4, 8))
+    ]
+    for got, want in zip((loss, grad), zip(*halves, strict=True), strict=True):
+        want = np.concatenate(want, axis=-1)
+        finite = np.isfinite(want)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_array_equal(got[~finite], want[~finite])
+        scale = np.max(np.abs(want[finite]), initial=0)
+        np.testing.assert_allclose(got[finite], want[finite], 1e-5, 1e-5 * scale)
+
+
 def descend(x, w, y, s, rates, momentum, intercept):
     """The iterates' losses and the last weights, in extended precision."""
     x, w, y = (a.astype(np.longdouble) for a in (x, w, y))

@@ -1,5 +1,6 @@
 """LinearRegression keeps scikit-learn's promises, and finds the least squares."""
 
+import inspect
 import pickle
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from linreg_ops import LinearRegression, kernels, reference
+from linreg_ops import LinearRegression, Ridge, RidgeCV, kernels, reference
+from linreg_ops._arguments import INSTEAD
 from linreg_ops.training import DivergenceError
 
 NEVER_CONVERGED = "ignore::sklearn.exceptions.ConvergenceWarning"
@@ -224,6 +226,33 @@ def test_divergence_on_standardized_columns_keeps_weights_of_the_data(rng):
 def test_parameters_out_of_range(parameters, message):
     with pytest.raises(ValueError, match=message):
         LinearRegression(**parameters).fit([[1.0], [2.0]], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("model", [LinearRegression, Ridge, RidgeCV])
+def test_arguments_of_scikit_learn_that_are_absent(model, repository):
+    """What its models take is taken here too, or refused with what to do, which a page lists."""
+    theirs = inspect.signature(getattr(sklearn.linear_model, model.__name__)).parameters
+    absent = set(theirs) - set(inspect.signature(model).parameters)
+    assert {"copy_X", "positive"} & absent or model is RidgeCV
+    page = (repository / "docs/which-solver.md").read_text()
+    for name in absent | {"n_jobs", "warm_start"}:
+        with pytest.raises(TypeError, match=f"{model.__name__} has no {name}: {INSTEAD[name]}"):
+            model(**{name: 1})
+        assert f"`{name}`" in page
+
+
+def test_every_absent_argument_is_named_and_others_are_pythons():
+    with pytest.raises(TypeError, match=r"no copy_X: [^;]*; no n_jobs: "):
+        LinearRegression(copy_X=False, n_jobs=2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'n_job'"):
+        LinearRegression(n_job=2)
+
+
+def test_x_is_not_written_to(rng):
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    x.flags.writeable = y.flags.writeable = False
+    for model in (LinearRegression(), LinearRegression(learning_rate="auto"), Ridge(), RidgeCV()):
+        model.fit(x, y)
 
 
 def test_input_errors():

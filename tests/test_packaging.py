@@ -17,6 +17,7 @@ from linreg_ops import _library
 PACKAGE = Path(linreg_ops.__file__).parent
 MODULE = next(PACKAGE.glob("_kernels*.so"))
 KERNELS = PACKAGE / "liblinreg_ops_kernels.so"
+SHARED = sorted(PACKAGE.glob("liblinreg_ops_*.so"))  # and that of CUDA, where it is compiled
 (OPS,) = PACKAGE.glob(f"_ops_tf{'.'.join(tf.__version__.split('.')[:2])}.*.so")
 
 
@@ -129,7 +130,8 @@ def exported(library):
 
 
 def test_the_kernels_export_what_is_ours_and_the_others_nothing_of_it():
-    assert [name for name in exported(KERNELS) if not name.startswith("linreg_ops::")] == []
+    for library in SHARED:
+        assert [name for name in exported(library) if not name.startswith("linreg_ops::")] == []
     for library in (MODULE, OPS):
         assert [name for name in exported(library) if "linreg_ops::" in name] == []
 
@@ -141,7 +143,7 @@ def test_the_kernels_are_linked_once():
 
 
 def test_hardened():
-    for library in (KERNELS, MODULE, OPS):
+    for library in (*SHARED, MODULE, OPS):
         headers = run("readelf", "-Wdl", library).stdout
         assert re.search(r"FLAGS.*NOW", headers), library
         assert "GNU_RELRO" in headers
@@ -167,6 +169,32 @@ def build(repository, tmp_path, **environment):
         LINREG_OPS_CUDA="off",
         **environment,
     )
+
+
+def test_a_folder_of_any_name_builds(repository, tmp_path):
+    """Its name is quoted in every command of the build: by CMake, and by others' CMake files."""
+    if shutil.which("cmake") is None or shutil.which("ninja") is None:
+        pytest.skip("needs cmake and ninja")
+    pybind11 = pytest.importorskip("pybind11")
+    folder = tmp_path / "linreg ops (copy)"
+    for name in ("cmake", "csrc"):
+        shutil.copytree(repository / name, folder / name)
+    shutil.copy(repository / "CMakeLists.txt", folder)
+    configured = run(
+        "cmake",
+        "-GNinja",
+        f"-S{folder}",
+        f"-B{folder / 'build'}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={folder / 'linreg_ops'}",
+        "-DLINREG_OPS_CUDA=off",
+    )
+    assert configured.returncode == 0, configured.stderr
+    commands = run("ninja", "-C", folder / "build", "-t", "commands").stdout
+    assert "_kernels" in commands
+    done = subprocess.run(["sh", "-n"], input=commands, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_cmake(repository, tmp_path):

@@ -2,7 +2,6 @@
 // hand results on, or to move NumPy arrays with where there is no other library.
 #include "python/cuda_arrays.h"
 
-#include <cuda_runtime.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -15,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/gpu_memory.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/l2_loss_grad.h"
 #include "python/borrowed_array.h"
@@ -84,7 +84,7 @@ Problem MakeProblem(const py::object& x_array, const py::object& w_array, const 
 cuda::Device CurrentDevice() {
   static auto* const known = new std::map<int, cuda::Device>;  // as long as the process
   int ordinal = 0;
-  Check(cudaGetDevice(&ordinal), "finding the current CUDA device");
+  Throw(cuda::CurrentOrdinal(&ordinal));
   const auto found = known->find(ordinal);
   if (found != known->end()) return found->second;
   cuda::Device device;
@@ -99,9 +99,7 @@ class Enqueuing {
   Enqueuing(const Problem& problem, std::uintptr_t stream, bool keep_inputs)
       : problem_(problem), stream_(ToStream(stream)), keep_inputs_(keep_inputs) {
     InUse::GiveBack();
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    if (cudaStreamIsCapturing(stream_, &status) != cudaSuccess) cudaGetLastError();
-    if (status != cudaStreamCaptureStatusNone) {
+    if (cuda::IsCapturing(stream_)) {
       throw std::runtime_error(
           "stream is being captured into a CUDA graph, which would own the memory of the results: "
           "call outside the capture");
@@ -114,7 +112,7 @@ class Enqueuing {
 
  private:
   const Problem& problem_;
-  const cudaStream_t stream_;
+  void* const stream_;
   const bool keep_inputs_;
 };
 
@@ -201,17 +199,14 @@ DeviceArray FromHost(const py::buffer& bytes, const std::string& dtype,
   const py::buffer_info info = bytes.request();
   const DType type = TypeOf(dtype);
   int device = 0;
-  Check(cudaGetDevice(&device), "finding the current CUDA device");
+  Throw(cuda::CurrentOrdinal(&device));
   DeviceArray array(type, shape, device, ToStream(stream));
   if (info.ndim != 1 || info.itemsize != 1 ||
       static_cast<std::size_t>(info.size) != array.bytes()) {
     throw py::value_error("the buffer does not have the shape's bytes");
   }
   if (array.bytes() > 0) {
-    Check(cudaMemcpyAsync(array.data(), info.ptr, array.bytes(), cudaMemcpyHostToDevice,
-                          ToStream(stream)),
-          "copying to the GPU");
-    Check(cudaStreamSynchronize(ToStream(stream)), "copying to the GPU");
+    Throw(cuda::CopyToDevice(array.data(), info.ptr, array.bytes(), ToStream(stream)));
   }
   return array;
 }
@@ -221,12 +216,9 @@ py::bytes ToHost(const DeviceArray& array, std::uintptr_t stream) {
   const DeviceGuard guard(array.device());
   array.MakeWait(static_cast<std::intptr_t>(stream));
   std::string bytes(array.bytes(), '\0');
-  Check(cudaStreamSynchronize(ToStream(stream)), "waiting for the stream");
+  Throw(cuda::Wait(ToStream(stream)));
   if (!bytes.empty()) {
-    Check(cudaMemcpyAsync(bytes.data(), array.data(), bytes.size(), cudaMemcpyDeviceToHost,
-                          ToStream(stream)),
-          "copying from the GPU");
-    Check(cudaStreamSynchronize(ToStream(stream)), "copying from the GPU");
+    Throw(cuda::CopyFromDevice(bytes.data(), array.data(), bytes.size(), ToStream(stream)));
   }
   return py::bytes(bytes);
 }
@@ -250,7 +242,7 @@ py::dict PlanOf(std::int64_t n, std::int64_t d, std::int64_t k, const std::strin
   data.x_type = data.w_type = TypeOf(dtype);
   Throw(ValidateSizes(data.shape));
   const cuda::Device device = CurrentDevice();
-  const cuda::FusedPlan plan = cuda::PlanFused(data, device);
+  const cuda::FusedPlan plan = cuda::PlanPass(data, device);
   const cuda::Route& route = cuda::RouteOf(data.shape, plan);
   py::dict result;
   result["route"] = route.name;

@@ -1,7 +1,6 @@
 // A contiguous array on a GPU, for Python and for whoever takes it by DLPack.
 #pragma once
 
-#include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
@@ -25,7 +24,7 @@ inline std::int64_t Product(const std::vector<std::int64_t>& shape) {
 // A contiguous array on a GPU, with DLPack to hand it on.
 class DeviceArray {
  public:
-  DeviceArray(DType type, std::vector<std::int64_t> shape, int device, cudaStream_t stream)
+  DeviceArray(DType type, std::vector<std::int64_t> shape, int device, void* stream)
       : type_(type),
         shape_(std::move(shape)),
         stream_(stream),
@@ -46,14 +45,8 @@ class DeviceArray {
     const auto named = [](std::intptr_t stream) { return stream == 0 ? kLegacy : stream; };
     if (consumer == -1 || named(consumer) == named(reinterpret_cast<std::intptr_t>(stream_)))
       return;
-    const auto stream = reinterpret_cast<cudaStream_t>(consumer);
     const DeviceGuard guard(device());
-    cudaEvent_t event;
-    Check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
-    cudaError_t error = cudaEventRecord(event, stream_);
-    if (error == cudaSuccess) error = cudaStreamWaitEvent(stream, event, 0);
-    cudaEventDestroy(event);
-    Check(error, "ordering two streams");
+    Throw(cuda::Order(stream_, reinterpret_cast<void*>(consumer)));
   }
 
   py::capsule ToDLPack() const {
@@ -85,7 +78,7 @@ class DeviceArray {
  private:
   DType type_;
   std::vector<std::int64_t> shape_;
-  cudaStream_t stream_;
+  void* stream_;
   std::shared_ptr<DeviceMemory> memory_;
 };
 

@@ -215,6 +215,7 @@ int main() {
     for (const int64_t n : {1, 1024, 3500}) {
       CheckTruth<float>(n, 9, 3, isa.name);
       CheckTruth<double>(n, 3, 17, isa.name);
+      CheckTruth<float>(n, 17, 73, isa.name);  // several panels of either, several groups of Y
       CheckTruth<double>(n, 0, 2, isa.name);
     }
     CheckTruth<float>(1500, 211, 40, isa.name);  // threads share a block

@@ -192,9 +192,10 @@ cuda::Device TestDevice() {
   return device;
 }
 
-void Run(const Case& c) {
+// `tensor`: a problem that the tensor cores have, with X as aligned as they need it.
+void Run(const Case& c, bool tensor = false) {
   std::normal_distribution<double> normal;
-  const bool at_end = rng() % 2;
+  const bool at_end = tensor || rng() % 2;
   Data data;
   data.shape = {c.n, c.d, c.k, c.intercept};
   data.x_type = c.x_type;
@@ -212,6 +213,10 @@ void Run(const Case& c) {
   data.sample_weight = c.has_s ? s.data() : nullptr;
   std::vector<double> start(weights);
   for (std::int64_t i = 0; i < weights; ++i) start[i] = Get(w.data(), i, c.w_type);
+  if (tensor && cuda::PlanPass(data, TestDevice()).path != cuda::Path::kTensorCores) {
+    ++failures;
+    std::printf("FAILED %s: not by tensor cores\n", c.Name().c_str());
+  }
   const Truth truth = Solve(data, start);
 
   const double eps = Epsilon(c.x_type == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32);
@@ -252,6 +257,18 @@ void Run(const Case& c) {
       Expect(c, "grad", Get(grad.data(), i, c.w_type), truth.grad[i],
              bound * truth.grad_scale[i] + 2 * out_eps * std::fabs(truth.grad[i]));
     }
+    if (tensor) {  // the loss alone is the same
+      const std::vector<char> before(
+          static_cast<const char*>(loss.data()),
+          static_cast<const char*>(loss.data()) + losses * SizeOf(c.w_type));
+      std::memset(loss.data(), 0xff, before.size());
+      cuda::ComputeLossGrad(data, {loss.data(), c.per_target, nullptr}, device, nullptr, aligned,
+                            bytes, gemm);
+      if (std::memcmp(loss.data(), before.data(), before.size()) != 0) {
+        ++failures;
+        std::printf("FAILED %s: the loss without the gradient\n", c.Name().c_str());
+      }
+    }
     std::vector<char> bits(losses * SizeOf(c.w_type) + weights * SizeOf(c.w_type));
     std::memcpy(bits.data(), loss.data(), losses * SizeOf(c.w_type));
     if (weights) {
@@ -259,6 +276,8 @@ void Run(const Case& c) {
     }
     Digest(bits.data(), bits.size());
   }
+
+  if (tensor) return;
 
   // A descent of a few steps, on the same data.
   Descent descent;
@@ -310,6 +329,20 @@ void Run(const Case& c) {
   }
 }
 
+// As few rows as the tensor cores' plan has, or a multiple of that, and some.
+void RunTensor(Case c, std::int64_t times = 1) {
+  Data data;
+  c.n = std::int64_t{1} << 30;
+  data.shape = {c.n, c.d, c.k, c.intercept};
+  data.x_type = c.x_type;
+  data.w_type = c.w_type;
+  const float one = 1;
+  data.sample_weight = c.has_s ? &one : nullptr;
+  const cuda::FusedPlan plan = cuda::PlanPass(data, TestDevice());
+  c.n = times * 4 * plan.blocks * plan.groups * plan.rows + 5;
+  Run(c, true);
+}
+
 template <typename T>
 T Pick(std::initializer_list<T> values) {
   return values.begin()[rng() % values.size()];
@@ -347,6 +380,35 @@ int main(int argc, char** argv) {
     c.n = Pick<std::int64_t>({0, 1, 2, 7, 50, most / 8, most / 2, most});
     if (c.d > 1000 && c.k > 4) c.n = std::min<std::int64_t>(c.n, 20);
     Run(c);
+  }
+  // Rows enough for the tensor cores, of a width for each instance and number of warps to a tile.
+  if (cases >= 100) {
+    const struct {
+      std::int64_t d, k;
+      bool bfloat16_only;
+    } shapes[] = {{64, 8, false},  {48, 5, false},   {64, 16, false}, {56, 13, false},
+                  {128, 7, false}, {200, 16, false}, {256, 8, false}, {400, 11, false},
+                  {512, 6, false}, {40, 12, true},   {136, 5, true},  {1000, 12, true},
+                  {1024, 8, true}};
+    int number = 0;
+    for (const auto& type : types) {
+      for (const auto& shape : shapes) {
+        if (type[0] == DType::kFloat64) continue;
+        if (type[0] != DType::kBFloat16 && shape.bfloat16_only) continue;
+        ++number;
+        RunTensor({0, shape.d, shape.k, type[0], type[1], number % 3 == 0, number % 5 != 0,
+                   number % 2 == 0, number % 2 == 0, number % 4 == 0});
+      }
+    }
+  }
+  // So many that float32 sums are merged into float64 ones meanwhile.
+  if (cases >= 100) {
+    ptx_runner::machine().ordinal = 1;
+    ptx_runner::machine().multiprocessors = 1;
+    RunTensor({0, 32, 8, DType::kBFloat16, DType::kFloat32, true, true, true, true, false},
+              cuda::kSegmentRows / 4);
+    ptx_runner::machine().ordinal = 0;
+    ptx_runner::machine().multiprocessors = 3;
   }
   // Wide rows: the widest that a block holds, and beyond.
   if (cases >= 100) {

@@ -80,14 +80,15 @@ inline void PackRows(const GramPack& p, std::int64_t panel, std::int64_t begin, 
 
 template <class T, bool kWeights, bool kSquares>
 void PackPanels(const GramPack& p) {
-  // All panels of so many rows: rows are read from end to end, and a panel's part is a few lines.
-  constexpr std::int64_t kRows = 8;
+  // All panels of so many rows, which are fetched while those before are packed: rows are read from
+  // end to end, and a panel's part is a few lines.
   constexpr int kTogether = kSquares ? 1 : 2;
   const bool last_whole = (p.first_panel + p.panels) * kGramPanel <= p.columns;
   const std::int64_t whole = last_whole ? p.panels : p.panels - 1;
-  const std::int64_t rows = p.panels == 1 ? kGramRunRows : kRows;
-  const std::int64_t bytes = kRows * p.stride * static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t ahead = bytes * CeilDiv(4096, Max<std::int64_t>(bytes, 1));
+  const std::int64_t row_bytes = p.stride * static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t fetched = Max<std::int64_t>(4096 / Max<std::int64_t>(row_bytes, 1), 8);
+  const std::int64_t rows = p.panels <= kTogether ? kGramRunRows : fetched;
+  const std::int64_t ahead = fetched * row_bytes;
   for (std::int64_t begin = 0; begin < p.rows; begin += rows) {
     const std::int64_t end = Min(begin + rows, p.rows);
     std::int64_t panel = 0;
@@ -168,10 +169,15 @@ template <int R, int N, int kFirst = 0>
   }
 }
 
+// Enough vectors of sums for none to wait for itself.
+constexpr int kGramChains = 4;
+
 // The first `columns` columns of a left panel by N right panels.
 template <int N, int R = 1>
 void GramColumns(const GramTileOf& p, std::int64_t columns) {
-  if constexpr (R * N <= kAccumulators && R <= kGramPanel) {
+  constexpr int kMost =
+      N <= kTileVectors ? Min(kAccumulators / N, int{kGramPanel}) : kGramChains / N;
+  if constexpr (R <= kMost) {
     if (columns == R) return GramTile<R, N>(p);
     GramColumns<N, R + 1>(p, columns);
   } else if constexpr (N == 1) {
@@ -193,12 +199,20 @@ void GramThreePanels(const GramTileOf& p, std::int64_t columns) {
   }
 }
 
+// And of two: six at a time keep both multipliers busier than four.
+template <int N>
+void GramTwoPanels(const GramTileOf& p, std::int64_t columns) {
+  GramTile<6, N, 0>(p);
+  GramTile<6, N, 6>(p);
+  if (columns > 12) GramTile<4, N, 12>(p);
+}
+
 // Right panels to take together, so that enough sums do not wait for one another.
 std::int64_t GramTogether(const GramTiles& p, std::int64_t q) {
+  if (p.Lefts(q) < p.left_panels) return 1;
   const std::int64_t columns = p.left_panels == 1 ? p.last_columns : kGramPanel;
-  const std::int64_t wanted = columns == 1 ? 4 : columns <= 3 ? 2 : kTileVectors;
-  const bool all = p.Lefts(q) == p.left_panels && q + wanted <= p.right_end;
-  return all ? wanted : 1;
+  const std::int64_t wanted = columns == 1 ? kGramChains : columns == 2 ? kGramChains / 2 : 1;
+  return Min(Max<std::int64_t>(wanted, kTileVectors), p.right_end - q);
 }
 
 // The tiles of left panels `first` and the next two, as many as have some, by N right panels.
@@ -208,9 +222,11 @@ void GramTilesOf(const GramTiles& p, std::int64_t first, std::int64_t q, double*
   const std::int64_t missing = end == p.left_panels ? kGramPanel - p.last_columns : 0;
   GramTileOf tile = {p.left + first * kGramPanelSize, p.right + q * kGramPanelSize, p.rows,
                      out + first * kGramTile, lefts * kGramTile};
-  if (N <= kTileVectors && first + 3 == end) {
-    if constexpr (N <= kTileVectors) GramThreePanels<N>(tile, 3 * kGramPanel - missing);
-    return;
+  if constexpr (N <= kTileVectors) {
+    if (first + 3 == end) return GramThreePanels<N>(tile, 3 * kGramPanel - missing);
+    if constexpr (kTileRows == 6) {
+      if (first + 2 == end) return GramTwoPanels<N>(tile, 2 * kGramPanel - missing);
+    }
   }
   for (std::int64_t l = first; l < end; ++l) {
     const std::int64_t columns = kGramPanel - (l + 1 == end ? missing : 0);
@@ -228,6 +244,8 @@ void RunGramTiles(const GramTiles& p) {
       const std::int64_t lefts = p.Lefts(q), together = first < lefts ? GramTogether(p, q) : 1;
       if (together == 4) {
         GramTilesOf<4>(p, first, q, out);
+      } else if (together == 3) {
+        GramTilesOf<3>(p, first, q, out);
       } else if (together == 2) {
         GramTilesOf<2>(p, first, q, out);
       } else {

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cpu/float_mode.h"
+#include "kernels/cpu/gram_lanes.h"
 #include "kernels/cpu/plan.h"
 #include "kernels/cpu/stages.h"
 
@@ -16,32 +18,17 @@ constexpr std::int64_t kDouble = sizeof(double);
 
 std::int64_t TileTasks(const GramLayout& layout, std::int64_t rights_per_task) {
   std::int64_t tasks = 0;
-  for (std::int64_t g = 0; g < layout.groups; ++g) {
-    tasks += CeilDiv(layout.x_panels - layout.RightBegin(g), rights_per_task);
+  for (std::int64_t g = 0; g < layout.GroupsToMultiply(); ++g) {
+    tasks += CeilDiv(layout.RightEnd() - layout.RightBegin(g), rights_per_task);
   }
   return tasks;
-}
-
-// Rows of each run to take at a time: 16 KiB, which stay in the first-level cache.
-std::int64_t LaneRows(std::int64_t columns) {
-  constexpr std::int64_t kNumbers = 256;
-  std::int64_t rows = kGramRunRows;
-  while (rows > 8 && rows * columns > kNumbers) rows /= 2;
-  return rows;
-}
-
-// Sums that a block of few columns has.
-std::int64_t LaneSums(const GramLayout& layout) {
-  const std::int64_t d = layout.d, k = layout.k;
-  return d * (d + 1) / 2 + d * k + k + d + k;
 }
 
 }  // namespace
 
 GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks, int threads) {
-  constexpr std::int64_t kLargeSums = 512 << 10;
   const std::int64_t sums_bytes = layout.size() * kDouble;
-  shared = sums_bytes > kLargeSums;
+  shared = layout.Large();
   workers = std::max(threads, 1);
 
   // Enough for each thread to work for a tenth of a millisecond between two meetings.
@@ -73,11 +60,7 @@ GramBlocksPlan::GramBlocksPlan(const GramLayout& layout, std::int64_t max_blocks
   } else {
     packed_offset = of_worker(packed_bytes);
     left_offset = of_worker(packed_bytes);
-    if (layout.d + layout.k <= kGramLaneColumns) {
-      const std::int64_t columns = layout.d + layout.k;
-      lanes_offset = of_worker(LaneRows(columns) * (columns + 1) * kGramLanes * kDouble);
-      lane_sums_offset = of_worker(LaneSums(layout) * kGramLanes * kDouble);
-    }
+    lanes_offset = of_worker(GramLanes::ScratchBytes(layout));
   }
   scratch_bytes = of_worker.bytes();
 
@@ -102,6 +85,7 @@ class Runner {
         kernels_(kernels),
         plan_(plan),
         input_(input),
+        lanes_(layout, kernels, input),
         blocks_(blocks),
         count_(count),
         workspace_(workspace) {}
@@ -170,9 +154,12 @@ class Runner {
   void WholeBlock(std::int64_t i, char* scratch) const {
     const GramBlock& block = blocks_[begin_ + i];
     double* const slot = Slot(i);
-    if (InLanes(block)) return BlockInLanes(block, slot, scratch);
-    double* const packed = reinterpret_cast<double*>(scratch + plan_.packed_offset);
     const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
+    if (lanes_.Take(block)) {
+      double* const lanes = reinterpret_cast<double*>(scratch + plan_.lanes_offset);
+      return lanes_.Sum(block, weights, lanes, slot);
+    }
+    double* const packed = reinterpret_cast<double*>(scratch + plan_.packed_offset);
     double* const left =
         weights == nullptr ? nullptr : reinterpret_cast<double*>(scratch + plan_.left_offset);
     double* const margins = slot + layout_.x_sum();
@@ -184,78 +171,27 @@ class Runner {
       for (std::int64_t i = 0; run > 0 && i < layout_.weight() - layout_.x_sum(); ++i) {
         margins[i] += more[i];
       }
-      for (std::int64_t g = 0; g < layout_.groups; ++g) {
+      for (std::int64_t g = 0; g < layout_.GroupsToMultiply(); ++g) {
         const std::int64_t from = layout_.RightBegin(g), at = layout_.TilesBefore(g, from);
-        MultiplyRun(block, run, g, from, layout_.x_panels, packed, left, slot + at * kGramTile);
+        MultiplyRun(block, run, g, from, layout_.RightEnd(), packed, left, slot + at * kGramTile);
       }
     }
+    TransposeY(slot, 0, layout_.RightEnd());
+    if (layout_.XOnTheLeft() && !layout_.SameOrder()) OrderY(slot, packed);
   }
 
-  // Whether the block's rows lie one after the other, and have few columns.
-  bool InLanes(const GramBlock& block) const {
-    return kernels_.lane_sums != nullptr && layout_.d + layout_.k <= kGramLaneColumns &&
-           block.index == nullptr && block.rows == kGramBlockRows && input_.x.stride == layout_.d &&
-           input_.y.stride == layout_.k;
-  }
-
-  void BlockInLanes(const GramBlock& block, double* slot, char* scratch) const {
-    const double* const weights = Weights(block, Weighted(block), scratch, slot + layout_.weight());
-    const std::int64_t columns = layout_.d + layout_.k, rows = LaneRows(columns);
-    double* const lanes = reinterpret_cast<double*>(scratch + plan_.lanes_offset);
-    double* const of_weights = lanes + rows * columns * kGramLanes;
-    double* const sums = reinterpret_cast<double*>(scratch + plan_.lane_sums_offset);
-    std::fill(slot, slot + layout_.weight(), 0.0);
-    std::fill(sums, sums + LaneSums(layout_) * kGramLanes, 0.0);
-    const double one = 1.0, none = -0.0;
-    for (std::int64_t row = 0; row < kGramRunRows; row += rows) {
-      ToLanes(input_.x, block.first + row, rows, input_.x_scale, input_.x_offset, lanes, columns);
-      ToLanes(input_.y, block.first + row, rows, input_.y_scale, input_.y_offset,
-              lanes + layout_.d * kGramLanes, columns);
-      if (weights != nullptr) {
-        const GramArray array = {weights, DType::kFloat64, 1, nullptr};
-        ToLanes(array, row, rows, &one, &none, of_weights, 1);
+  // Puts transposed tiles in the order of those with Y on the left.
+  void OrderY(double* slot, double* copy) const {
+    const std::int64_t lefts = layout_.x_panels;
+    const double* const tiles = slot + layout_.x_tiles() * kGramTile;
+    std::copy(tiles, tiles + lefts * layout_.y_panels() * kGramTile, copy);
+    for (std::int64_t y = 0; y < layout_.y_panels(); ++y) {
+      for (std::int64_t x = 0; x < lefts; ++x, copy += kGramTile) {
+        const std::int64_t g = layout_.x_groups + y / kGramGroup;
+        double* const tile = slot + (layout_.TilesBefore(g, x) + y % kGramGroup) * kGramTile;
+        std::copy(copy, copy + kGramTile, tile);
       }
-      kernels_.lane_sums(
-          {lanes, weights == nullptr ? nullptr : of_weights, rows, layout_.d, columns, sums});
     }
-    AddLanes(sums, slot);
-  }
-
-  void ToLanes(const GramArray& array, std::int64_t row, std::int64_t rows, const double* scale,
-               const double* offset, double* lanes, std::int64_t stride) const {
-    if (array.stride == 0) return;
-    const char* const data = static_cast<const char*>(array.data) +
-                             row * array.stride * static_cast<std::int64_t>(SizeOf(array.type));
-    kernels_.to_lanes[static_cast<int>(array.type)](
-        {data, kGramRunRows * array.stride, rows, array.stride, scale, offset, lanes, stride});
-  }
-
-  // Adds up the runs, in order, and puts each sum in its place.
-  void AddLanes(const double* sums, double* slot) const {
-    const auto next = [&sums] {
-      double sum = sums[0];
-      for (std::int64_t run = 1; run < kGramLanes; ++run) sum += sums[run];
-      sums += kGramLanes;
-      return sum;
-    };
-    const std::int64_t d = layout_.d, k = layout_.k;
-    for (std::int64_t i = 0; i < d; ++i) {
-      slot[layout_.x_sum() + i] = next();
-      for (std::int64_t j = i; j < d; ++j) slot[At(i, j)] = next();
-      for (std::int64_t t = 0; t < k; ++t) slot[At(layout_.x_panels * kGramPanel + t, i)] = next();
-    }
-    for (std::int64_t t = 0; t < k; ++t) {
-      slot[layout_.y_sum() + t] = next();
-      slot[layout_.squares() + t] = next();
-    }
-  }
-  // The sum of left column i and right column j, counted in panels of X and then of Y.
-  std::int64_t At(std::int64_t i, std::int64_t j) const {
-    const std::int64_t p = i / kGramPanel;
-    std::int64_t g = 0;
-    while (p >= layout_.GroupBegin(g) + layout_.GroupPanels(g)) ++g;
-    const std::int64_t tile = layout_.TilesBefore(g, j / kGramPanel) + p - layout_.GroupBegin(g);
-    return tile * kGramTile + i % kGramPanel * kGramPanel + j % kGramPanel;
   }
 
   std::int64_t AddTasks() const {
@@ -314,13 +250,13 @@ class Runner {
   void AddTiles(std::int64_t task, char* scratch) const {
     std::int64_t g = 0, of_group = task;
     for (;; ++g) {
-      const std::int64_t rights = layout_.x_panels - layout_.RightBegin(g);
+      const std::int64_t rights = layout_.RightEnd() - layout_.RightBegin(g);
       const std::int64_t tasks = CeilDiv(rights, plan_.rights_per_task);
       if (of_group < tasks) break;
       of_group -= tasks;
     }
     const std::int64_t from = layout_.RightBegin(g) + of_group * plan_.rights_per_task;
-    const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.x_panels);
+    const std::int64_t to = std::min(from + plan_.rights_per_task, layout_.RightEnd());
     const GramBlock& block = Shared();
     const std::int64_t at = layout_.TilesBefore(g, from) * kGramTile;
     const std::int64_t end = layout_.TilesBefore(g, to) * kGramTile;
@@ -329,6 +265,7 @@ class Runner {
     for (std::int64_t run = 0; run < Runs(block); ++run) {
       MultiplyRun(block, run, g, from, to, Packed(run), weighted_ ? Left(run) : nullptr, tiles);
     }
+    TransposeY(tiles, from, to);
     kernels_.accumulate(tiles, block.sum + at, block.error + at, end - at);
   }
 
@@ -441,10 +378,27 @@ class Runner {
     kernels_.tiles(p);
   }
 
+  // Transposes, of the tiles of right panels from ... to − 1, those of Y's: X is on their left.
+  void TransposeY(double* tiles, std::int64_t from, std::int64_t to) const {
+    if (to <= layout_.x_panels) return;
+    const std::int64_t at = layout_.TilesBefore(0, from);
+    const std::int64_t first = layout_.TilesBefore(0, std::max(from, layout_.x_panels)) - at;
+    const std::int64_t end = layout_.TilesBefore(0, to) - at;
+    for (double* tile = tiles + first * kGramTile; tile != tiles + end * kGramTile;
+         tile += kGramTile) {
+      for (std::int64_t r = 0; r < kGramPanel; ++r) {
+        for (std::int64_t c = 0; c < r; ++c) {
+          std::swap(tile[r * kGramPanel + c], tile[c * kGramPanel + r]);
+        }
+      }
+    }
+  }
+
   const GramLayout& layout_;
   const GramKernels& kernels_;
   const GramBlocksPlan& plan_;
   const GramInput& input_;
+  const GramLanes lanes_;
   const GramBlock* const blocks_;
   const std::int64_t count_;
   char* const workspace_;

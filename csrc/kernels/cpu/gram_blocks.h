@@ -59,8 +59,7 @@ struct GramBlocksPlan {
   std::int64_t packed_offset;  // shared: of the block; else in each scratch, of a run
   std::int64_t left_offset;
   std::int64_t scratch_offset, scratch_bytes;
-  std::int64_t weights_offset, margins_offset, tiles_offset;
-  std::int64_t lanes_offset, lane_sums_offset;
+  std::int64_t weights_offset, margins_offset, tiles_offset, lanes_offset;
 };
 
 // Adds the blocks' sums to their targets, in order.

@@ -11,7 +11,7 @@
 
 #include <cstdint>
 
-#include "kernels/l2_loss_grad.h"
+#include "kernels/gram.h"
 
 namespace linreg_ops {
 namespace cpu {
@@ -61,10 +61,8 @@ struct GramTiles {
 };
 constexpr std::int64_t kNoDiagonal = -(std::int64_t{1} << 60);
 
-// Whole blocks of few columns: a lane for each of the block's eight runs. So only the products that
-// are wanted are computed, and d = 1 has full vectors.
-constexpr std::int64_t kGramLanes = 8;
-constexpr std::int64_t kGramLaneColumns = 12;  // d + k at most
+// Whole blocks of few columns have a lane for each of the block's eight runs: see gram_lanes.h.
+constexpr std::int64_t kGramLanes = kGramBlockRows / kGramRunRows;
 
 // The next elements of an array's eight runs, into lanes.
 struct GramToLanes {

@@ -41,6 +41,18 @@ struct GramLayout {
   }
   std::int64_t RightBegin(std::int64_t g) const { return OfX(g) ? GroupBegin(g) : 0; }
 
+  // With one group of X on the left of X and of Y the tiles of Y are transposed; in the same order
+  // where either array has one panel, and else put in order, if that is for one thread to do. That
+  // is how they are computed unless it takes more multiply-adds.
+  bool XOnTheLeft() const {
+    return x_groups == 1 && (SameOrder() || !Large()) && d * y_panels() <= k * x_panels;
+  }
+  bool SameOrder() const { return x_panels == 1 || y_panels() == 1; }
+  // More than half a second-level cache: threads share a block.
+  bool Large() const { return size() > (512 << 10) / static_cast<std::int64_t>(sizeof(double)); }
+  std::int64_t GroupsToMultiply() const { return XOnTheLeft() ? 1 : groups; }
+  std::int64_t RightEnd() const { return XOnTheLeft() ? panels : x_panels; }
+
   // The first tile of group g and right panel q, counted in tiles.
   std::int64_t TilesBefore(std::int64_t g, std::int64_t q) const {
     if (!OfX(g)) {

@@ -92,15 +92,14 @@ std::int64_t LayOutShared(const Data& data, FusedPlan* plan) {
   return plan->shared_bytes;
 }
 
-// Behind the rest of the block's shared memory, if it fits. Not where groups of lanes bring the
-// same row for targets of their own: there instructions are the limit.
+// Behind the rest of the block's shared memory, if it fits. Only whole vectors are copied.
 void LayOutRing(const Data& data, const Device& device, FusedPlan* plan) {
   const Variant& v = plan->variant;
   const int stages = RingStages(data.x_type, v, plan->team > 1);
   const std::int64_t offset = AlignUp(plan->shared_bytes, 16);
   const std::int64_t bytes = std::int64_t{stages} * plan->rows * v.vectors * 16 * plan->threads;
   constexpr int kFrom = 90;  // older devices lack the memory, their compilers the registers
-  plan->ring = device.code >= kFrom && stages > 0 && plan->lanes > 32 && plan->target_groups == 1 &&
+  plan->ring = device.code >= kFrom && stages > 0 && plan->lanes > 32 && plan->period == 1 &&
                plan->whole > stages && offset + bytes <= device.shared_per_block;
   if (!plan->ring) return;
   plan->ring_offset = offset;
@@ -155,7 +154,80 @@ FusedPlan PlanNarrow(const Data& data, const Device& device, bool small, std::in
   return plan;
 }
 
+// Where the tensor cores' kernel is the faster one, of X of 1 GiB on an H200, which
+// `python -m benchmarks.gpu` repeats. Columns that a tile has and X has not take as long as X's: of
+// bfloat16 half of them may, because the fused kernel takes several times as long; of the others,
+// where it is closer, and of few columns faster, a quarter. Three targets and four are worth it for
+// bfloat16 alone, and for rows that take the wider tile.
+bool SuitsTensorCores(const Data& data, std::int64_t columns) {
+  const std::int64_t d = data.shape.d, k = data.shape.k;
+  if (k > kMostTargets) return false;
+  if (data.x_type == DType::kBFloat16) return k >= (d >= 128 ? 3 : 5) && 2 * d >= columns;
+  return k >= 5 && 4 * d >= 3 * columns;
+}
+
+// Shared memory for as many groups as registers allow, and tiles ahead; none if it lacks that of
+// one. R's parts, which every warp of a group has, and its pieces are there twice.
+void LayOutTensor(const Data& data, const Device& device, FusedPlan* plan) {
+  TensorPlan& t = plan->tensor;
+  const int x_size = BytesOf(data.x_type), w_size = BytesOf(data.w_type);
+  const int k = static_cast<int>(data.shape.k), columns = t.columns * t.warps;
+  // Eight rows of what a warp loads at a time meet no bank of shared memory twice.
+  t.pitch = columns * x_size + (data.x_type == DType::kBFloat16 ? 16 : 32);
+  t.inverse =
+      static_cast<std::uint32_t>(CeilDiv(std::int64_t{1} << 32, data.shape.d * x_size / 16));
+  t.y_offset = (kTensorRows - 1) * t.pitch + columns * x_size;
+  t.s_offset = t.y_offset + kTensorRows * k * w_size;
+  t.slot_bytes = t.s_offset + (data.sample_weight ? kTensorRows * w_size : 0);
+  const int pieces = 3 * kTensorRows * (t.targets == 8 ? 16 : 48);
+  const int fixed = 2 * (t.warps * kTensorRows * t.targets * 4 + pieces);
+  const std::int64_t most = device.shared_per_block;
+  const auto bytes = [&] { return std::int64_t{plan->groups} * (t.stages * t.slot_bytes + fixed); };
+  plan->groups = kThreads / 32 / t.warps;
+  t.stages = kMostTensorStages;
+  while (bytes() > most && t.stages > kLeastTensorStages) --t.stages;
+  while (bytes() > most && plan->groups > 0) --plan->groups;
+  t.group_bytes = t.stages * t.slot_bytes + fixed;
+  plan->threads = plan->groups * t.warps * 32;
+  // In turn: the groups' sums, their losses and intercepts; W, as it comes; what PlainPass needs.
+  const std::int64_t sums = std::int64_t{plan->groups} * columns * t.targets * 4;
+  const std::int64_t plain = 2 * (data.shape.d + kTensorRows) * k * 4;
+  plan->shared_bytes =
+      std::max({bytes(), sums + std::int64_t{plan->threads} / 32 * t.targets * 16, plain});
+}
+
 }  // namespace
+
+FusedPlan PlanPass(const Data& data, const Device& device) {
+  const Shape& shape = data.shape;
+  constexpr int kFrom = 90;  // its code is for those alone
+  constexpr std::int64_t kMostWarps = 8, kLeastSteps = 4;
+  FusedPlan plan;
+  plan.path = Path::kTensorCores;
+  TensorPlan& t = plan.tensor;
+  const bool whole_chunks = shape.d * BytesOf(data.x_type) % 16 == 0 &&
+                            reinterpret_cast<std::uintptr_t>(data.x) % 16 == 0;
+  if (device.code < kFrom || IsWide(data.x_type) || !whole_chunks || shape.d > 128 * kMostWarps) {
+    return PlanFused(data, device);
+  }
+  t.targets = shape.k <= 8 ? 8 : 16;
+  t.columns = data.x_type == DType::kBFloat16 && shape.d > 64 ? 128 : 64;
+  t.warps = static_cast<int>(PowerOfTwoAbove(CeilDiv(shape.d, t.columns)));
+  if (t.warps > kMostWarps || !SuitsTensorCores(data, t.warps * t.columns)) {
+    return PlanFused(data, device);
+  }
+  LayOutTensor(data, device, &plan);
+  // Few rows are over before the first tiles are there.
+  const std::int64_t rows = std::int64_t{device.multiprocessors} * plan.groups * kTensorRows;
+  if (plan.groups == 0 || plan.shared_bytes > device.shared_per_block ||
+      shape.n < kLeastSteps * rows) {
+    return PlanFused(data, device);
+  }
+  plan.blocks = plan.teams = device.multiprocessors;
+  plan.rows = kTensorRows;
+  plan.lanes = t.warps * 32;
+  return plan;
+}
 
 FusedPlan PlanFused(const Data& data, const Device& device) {
   const Shape& shape = data.shape;
@@ -193,11 +265,12 @@ FusedPlan PlanFused(const Data& data, const Device& device) {
 }
 
 const Route& RouteOf(const Shape& shape, const FusedPlan& plan) {
-  const char* const name = plan.path == Path::kChunks ? "chunks"
-                           : plan.narrow              ? "row_per_lane"
-                           : plan.team > 1            ? "blocks_per_row"
-                           : plan.lanes > 32          ? "warps_per_row"
-                                                      : "lanes_per_row";
+  const char* const name = plan.path == Path::kChunks        ? "chunks"
+                           : plan.path == Path::kTensorCores ? "tensor_cores"
+                           : plan.narrow                     ? "row_per_lane"
+                           : plan.team > 1                   ? "blocks_per_row"
+                           : plan.lanes > 32                 ? "warps_per_row"
+                                                             : "lanes_per_row";
   const Route* route = kRoutes;
   while (std::strcmp(route->name, name) != 0 || route->most_targets < shape.k) ++route;
   return *route;
@@ -212,6 +285,10 @@ std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan) {
     return plan.threads * plan.rows * (x + static_cast<std::int64_t>(SizeOf(data.w_type)));
   }
   const std::int64_t y = data.shape.k * static_cast<std::int64_t>(SizeOf(data.w_type));
+  if (plan.path == Path::kTensorCores) {  // beside the tiles that three steps are at work on
+    const int ahead = plan.tensor.stages - 3;
+    return std::int64_t{plan.groups} * ahead * kTensorRows * (data.shape.d * x_size + y);
+  }
   const int iterations = plan.ring ? RingStages(data.x_type, v, plan.team > 1) : 1;  // of X's
   const std::int64_t x = plan.threads / plan.target_groups * v.vectors * v.vector * x_size;
   return plan.rows * (iterations * x + plan.groups * y);

@@ -17,9 +17,10 @@ constexpr int kMostTargets = 16;  // of the fused kernel
 constexpr int kMostBlocksOfARow = 16;
 
 enum class Path {
-  kRows,    // the fused kernel: lanes share a row, which they keep in registers
-  kChunks,  // a row does not fit a block's registers, or k > 16: two products per chunk of rows,
-            // the second of which finds the chunk in L2
+  kRows,         // the fused kernel: lanes share a row, which they keep in registers
+  kTensorCores,  // a kernel of tiles in shared memory, for one pass of several targets
+  kChunks,       // a row does not fit a block's registers, or k > 16: two products per chunk of
+                 // rows, the second of which finds the chunk in L2
 };
 
 // Additions to one float32 accumulator before it is merged into float64.
@@ -92,14 +93,15 @@ constexpr int RowsInFlight(DType type, Variant v, bool team = false) {
 }
 
 // Iterations whose rows are under way to a lane's ring in shared memory, which takes no registers
-// until their turn: 128 KB of a block's 256 lanes. For rows of several warps, which wait for each
-// other: these have as many vectors as a lane may have, or three quarters of them. 0: no ring.
-// Faster on an H200, most of all for 16-bit rows; rows of few lanes, which load half a cache line
-// each, lose.
+// until their turn: 128 KB of a block's 256 lanes. For one target and rows of several warps, which
+// wait for each other: these have as many vectors as a lane may have, or three quarters of them. 0:
+// no ring. Faster on an H200, most of all for 16-bit rows; more targets gain under a tenth, and
+// rows of few lanes, which load half a cache line each, lose.
 constexpr int RingStages(DType type, Variant v, bool team = false) {
   const int most = MostVectors(type, v.targets, v.vector);
-  const bool halved = team || (BytesOf(type) == 2 && v.targets == 1);
-  if (v.vector < VectorWidth(type) || v.vectors < (halved ? most / 2 : most) * 3 / 4) return 0;
+  const bool halved = team || BytesOf(type) == 2;
+  if (v.targets > 1 || v.vector < VectorWidth(type)) return 0;
+  if (v.vectors < (halved ? most / 2 : most) * 3 / 4) return 0;
   return std::min(8, 512 / (RowsInFlight(type, v, team) * v.vectors * 16));
 }
 
@@ -123,8 +125,24 @@ constexpr std::int64_t PowerOfTwoAbove(std::int64_t a) {
   return result;
 }
 
-// One launch of the fused kernel. A group of lanes · target_groups lanes takes every
-// (teams · groups)th row.
+// The tensor cores' kernel: see TensorPass. A tile has 16 rows, which a group of warps shares.
+constexpr int kTensorRows = 16;
+constexpr int kLeastTensorStages = 4, kMostTensorStages = 6;
+struct TensorPlan {
+  int targets = 8;   // 8 or 16, of which the first k exist
+  int columns = 64;  // of a warp
+  int warps = 1;     // of a group
+  int stages = 0;    // tiles that a group has shared memory for
+  // Bytes: between rows of a tile, from a slot of the ring to its Y and sample weights, of a slot,
+  // and of a group's shared memory.
+  int pitch = 0, y_offset = 0, s_offset = 0, slot_bytes = 0, group_bytes = 0;
+  // The upper half of (number of a 16-byte chunk) · inverse is the chunk's row, as 2^32 is so much
+  // more than a tile has.
+  std::uint32_t inverse = 0;
+};
+
+// One launch of the fused kernel, or of the tensor cores', which `tensor` is for. A group of lanes
+// · target_groups lanes takes every (teams · groups)th row.
 struct FusedPlan {
   Path path = Path::kRows;
   bool narrow = false;  // a lane has whole rows
@@ -146,6 +164,7 @@ struct FusedPlan {
   // A block has one float32 number for each of the gradient's: one group, and no segment is full.
   bool narrow_sums = false;
   bool ring = false;  // see RingStages
+  TensorPlan tensor;
   // Shared memory, in bytes from the start of the block's.
   std::int64_t sums_offset = 0, exchange_offset = 0, scalars_offset = 0, ring_offset = 0,
                shared_bytes = 0;
@@ -161,13 +180,12 @@ struct Route {
   double budget;
 };
 constexpr std::int64_t kAnyTargets = std::numeric_limits<std::int64_t>::max();
-// tests/test_cuda_budgets.py holds each to its budget. Rows of several warps take more because of
-// their ring, and less time.
+// tests/test_cuda_budgets.py holds each to its budget.
 constexpr Route kRoutes[] = {
-    {"row_per_lane", 1, 1.5},     {"lanes_per_row", 1, 1.6},  {"lanes_per_row", 4, 2.6},
-    {"lanes_per_row", 16, 9.5},   {"warps_per_row", 1, 1.9},  {"warps_per_row", 4, 2.7},
-    {"warps_per_row", 16, 9.5},   {"blocks_per_row", 1, 1.5}, {"blocks_per_row", 4, 2.5},
-    {"chunks", kAnyTargets, 220},
+    {"row_per_lane", 1, 1.5},   {"lanes_per_row", 1, 1.6},  {"lanes_per_row", 4, 2.6},
+    {"lanes_per_row", 16, 9.5}, {"warps_per_row", 1, 1.7},  {"warps_per_row", 4, 2.6},
+    {"warps_per_row", 16, 9.5}, {"blocks_per_row", 1, 1.5}, {"blocks_per_row", 4, 2.5},
+    {"tensor_cores", 8, 10},    {"tensor_cores", 16, 12},   {"chunks", kAnyTargets, 220},
 };
 const Route& RouteOf(const Shape& shape, const FusedPlan& plan);
 // Bytes of X and y that a multiprocessor has asked for and not used yet, where it has a block.
@@ -175,6 +193,8 @@ std::int64_t BytesInFlight(const Data& data, const FusedPlan& plan);
 
 // The plan of the fused kernel, or path == kChunks if no block can hold the problem.
 FusedPlan PlanFused(const Data& data, const Device& device);
+// A plan of one pass, which may take the tensor cores as well; a descent keeps to PlanFused.
+FusedPlan PlanPass(const Data& data, const Device& device);
 
 // Bytes of a block's rows of X as its lanes hold them, in all iterations.
 std::int64_t KeptBytes(const Data& data, const FusedPlan& plan);
@@ -191,7 +211,7 @@ ChunkPlan PlanChunks(const Data& data, const Device& device, bool gemm);
 // that read the chunk again for every four of them, and leading dimensions that BLAS's int holds.
 bool SuitsGemm(const Shape& shape);
 // Whether the caller's GEMM, where there is one, beats the fused kernel for a problem that suits
-// both.
+// both. Not asked where there is a plan for the tensor cores, which were faster where measured.
 bool PrefersGemm(const Data& data);
 
 }  // namespace cuda

@@ -224,10 +224,7 @@ class RowsPass {
       loss_[t] += static_cast<double>(loss);
       if (args_.intercept) bias_[t] += static_cast<double>(bias);
     }
-    if (!want_grad) {
-      if constexpr (Whole && S > 0 && K > 1) FillSlot(number, row, stride);
-      return;
-    }
+    if (!want_grad) return;
 #pragma unroll
     for (int u = 0; u < R; ++u) {
       A of[K];
@@ -242,7 +239,6 @@ class RowsPass {
         }
       }
     }
-    if constexpr (Whole && S > 0 && K > 1) FillSlot(number, row, stride);
   }
 
   // From lanes that have their own target's number to all targets' in each.
@@ -287,8 +283,8 @@ class RowsPass {
     }
   }
 
-  // If rows go by way of the ring, the first copies, and zeros where there will be none. Whole
-  // iterations do, of rows whose vectors are aligned, unless X stays in shared memory anyhow.
+  // If rows go by way of the ring, the first copies, and zeros for vectors beyond the last column,
+  // which get none. Whole iterations do, unless X stays in shared memory anyhow.
   __device__ void BeginRing() {
     const bool ring = args_.plan.ring && args_.wide_loads && args_.descent.kept_x_offset == 0;
     ring_whole_ = ring ? args_.plan.whole : 0;
@@ -296,7 +292,9 @@ class RowsPass {
     Vector<T, E> zeros;
     zeros.Clear();
 #pragma unroll 1
-    for (int i = 0; i < S * R * C; ++i) zeros.StoreShared(Ring() + i * blockDim.x * 16);
+    for (int i = 0; i < S * R * C; ++i) {
+      if (Column(i % C) >= args_.d) zeros.StoreShared(Ring() + i * blockDim.x * 16);
+    }
     const std::int64_t stride = std::int64_t{args_.plan.teams} * args_.plan.groups;
     slot_ = 0;
 #pragma unroll 1
@@ -331,8 +329,7 @@ class RowsPass {
     }
     CommitCopies();
   }
-  // For one target, the slot's next copies start at once; for more, there are no registers for that
-  // before the iteration is over.
+  // The slot's next copies start at once.
   __device__ void TakeFromRing(int number, std::int64_t row, std::int64_t stride) {
     AwaitCopiesBut<S - 1>();
     const std::uint32_t block_bytes = static_cast<std::uint32_t>(blockDim.x) * 16;
@@ -342,10 +339,6 @@ class RowsPass {
 #pragma unroll
       for (int j = 0; j < C; ++j, at += block_bytes) x_[u][j].template LoadShared<0>(at);
     }
-    if constexpr (K == 1) FillSlot(number, row, stride);
-  }
-  __device__ void FillSlot(int number, std::int64_t row, std::int64_t stride) {
-    if (ring_whole_ == 0) return;
     StartCopies(number + S, row + S * R * stride, stride);
     slot_ = NextSlot();
   }

@@ -6,6 +6,7 @@
 #include "kernels/cuda/fused.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/single_pass.h"
+#include "kernels/cuda/tensor.h"
 #include "kernels/cuda/workspace.h"
 
 namespace linreg_ops {
@@ -58,6 +59,21 @@ Status LaunchFusedFor(DType x_type, const FusedArgs& args, bool cooperative, cud
 
 namespace {
 
+Status LaunchTensorFor(DType x_type, const FusedArgs& args, cudaStream_t stream) {
+  switch (x_type) {
+    case DType::kBFloat16:
+      return LaunchTensorBfloat16(args, stream);
+    case DType::kFloat16:
+      return LaunchTensorFloat16(args, stream);
+    default:
+      return LaunchTensorFloat32(args, stream);
+  }
+}
+
+bool GoesByChunks(const Data& data, const FusedPlan& plan, bool gemm) {
+  return plan.path == Path::kChunks || (plan.path == Path::kRows && gemm && PrefersGemm(data));
+}
+
 // The workspace of a pass by the fused kernel.
 struct PassParts {
   double* partials;
@@ -83,8 +99,8 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
                       const Device& device, cudaStream_t stream, void* workspace,
                       const Gemm& gemm) {
   if (outputs.loss_out == nullptr && outputs.grad_out == nullptr) return Status();
-  const FusedPlan plan = PlanFused(data, device);
-  if (plan.path == Path::kChunks || (gemm.run != nullptr && PrefersGemm(data))) {
+  const FusedPlan plan = PlanPass(data, device);
+  if (GoesByChunks(data, plan, gemm.run != nullptr)) {
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
   const PassParts parts(data, plan, workspace);
@@ -106,22 +122,33 @@ Status LaunchLossGrad(const Data& data, DType w_type, const FinishArgs& outputs,
         cudaMemsetAsync(parts.team_words, 0, static_cast<std::size_t>(parts.team_bytes), stream),
         "clearing what the blocks of a row tell each other");
   }
-  if (status.ok()) status = LaunchFusedFor(data.x_type, args, plan.team > 1, stream);
+  if (status.ok()) {
+    status = plan.path == Path::kTensorCores
+                 ? LaunchTensorFor(data.x_type, args, stream)
+                 : LaunchFusedFor(data.x_type, args, plan.team > 1, stream);
+  }
   if (status.code() ==
       Status::Code::kUnsupported) {  // the blocks of a row are not resident at once
     return ComputeChunked(data, w_type, outputs, device, stream, workspace, gemm);
   }
-  if (!status.ok() || plan.blocks == 1) return status;
+  const bool finished = plan.path == Path::kRows && plan.blocks == 1;
+  if (!status.ok() || finished) return status;
   return LaunchFinish(args.finish, stream);
 }
 
 std::int64_t LossGradBytes(const Data& data, const Device& device, bool gemm) {
-  const FusedPlan plan = PlanFused(data, device);
-  if (plan.path == Path::kChunks || (gemm && PrefersGemm(data))) {
-    return ChunkedWorkspaceBytes(data, device, gemm);
-  }
-  const std::int64_t bytes = PassParts(data, plan, nullptr).bytes;
-  return plan.team > 1 ? std::max(bytes, ChunkedWorkspaceBytes(data, device, gemm)) : bytes;
+  const auto bytes_of = [&](const FusedPlan& plan) {
+    const std::int64_t chunked =
+        plan.path == Path::kTensorCores ? 0 : ChunkedWorkspaceBytes(data, device, gemm);
+    if (GoesByChunks(data, plan, gemm)) return chunked;
+    const std::int64_t bytes = PassParts(data, plan, nullptr).bytes;
+    return plan.team > 1 ? std::max(bytes, chunked) : bytes;
+  };
+  const FusedPlan plan = PlanPass(data, device);
+  const std::int64_t bytes = bytes_of(plan);
+  // Who asks before there is an X may bring one that is not aligned.
+  return plan.path == Path::kTensorCores ? std::max(bytes, bytes_of(PlanFused(data, device)))
+                                         : bytes;
 }
 
 }  // namespace cuda

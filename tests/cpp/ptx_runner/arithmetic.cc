@@ -227,6 +227,11 @@ float RoundedFromInt(S32 v) {
   return wrong ? std::nextafter(nearest, goal) : nearest;
 }
 U16 HalfFromInt(S32 v) { return HalfFromDouble(v); }
+// cvt of two: the first operand is the upper half.
+void Bfloat16Pair(Register* r, const Instruction& i) {
+  const Register upper = Bfloat16FromFloat(Get<float>(r[i.from[0]]));
+  r[i.to] = upper << 16 | Bfloat16FromFloat(Get<float>(r[i.from[1]]));
+}
 U16 Bfloat16FromInt(S32 v) { return Bfloat16FromDouble(v); }
 
 // setp: the comparison's name, then its type's. The unordered ones hold for a NaN too.
@@ -386,6 +391,7 @@ Table MakeTable() {
   t["cvt.rn.bf16.s32"] = Unary<S32, Bfloat16FromInt>;
   t["cvt.rn.f16.f32"] = Unary<float, HalfFromFloat>;
   t["cvt.rn.f16.f64"] = Unary<double, HalfFromDouble>;
+  t["cvt.rn.bf16x2.f32"] = Bfloat16Pair;
   t["cvt.rn.bf16.f32"] = Unary<float, Bfloat16FromFloat>;
   t["cvt.rn.bf16.f64"] = Unary<double, Bfloat16FromDouble>;
   // Global memory is the process's own, and an address in shared memory the offset in its window.

@@ -133,6 +133,9 @@ bool Block::Execute(Thread& t, const Instruction& i) {
       return false;
     case Kind::kShuffle:
     case Kind::kVote:
+    case Kind::kSyncWarp:
+    case Kind::kLoadMatrix:
+    case Kind::kMultiply:
       t.state = State::kAtWarpExchange;
       return false;
     case Kind::kAtomicAdd:
@@ -286,21 +289,26 @@ void Block::ExchangeInWarp(int warp) {
   }
   Register values[32] = {};
   const Instruction& i = kernel_.code[threads_[first].at];
+  const bool aligned = i.kind == Kind::kLoadMatrix || i.kind == Kind::kMultiply;
+  if (aligned && last - first < 32) Fail("%s: a warp without all its lanes", kernel_.name.c_str());
   Register any = 0;
   for (int n = first; n < last; ++n) {
     Thread& t = threads_[n];
     if (t.at != threads_[first].at) Fault(t, "a warp's lanes meet at different exchanges");
-    if (static_cast<std::uint32_t>(t.registers[i.from[3]]) != 0xffffffff) {
+    if (!aligned && static_cast<std::uint32_t>(t.registers[i.from[3]]) != 0xffffffff) {
       Fault(t, "an exchange among some lanes only");
     }
     values[n - first] = t.registers[i.from[0]];
     any |= t.registers[i.from[0]] & 1;
   }
+  if (i.kind == Kind::kSyncWarp) SyncWarp(first, last);
+  if (i.kind == Kind::kLoadMatrix) LoadMatrices(first, i);
+  if (i.kind == Kind::kMultiply) MultiplyInWarp(first, i);
   for (int n = first; n < last; ++n) {
     Thread& t = threads_[n];
     if (i.kind == Kind::kVote) {
       t.registers[i.vector[0]] = any;
-    } else {
+    } else if (i.kind == Kind::kShuffle) {
       const auto lane = static_cast<Register>(n - first), other = t.registers[i.from[1]];
       const Register segment = t.registers[i.from[2]] >> 8;
       const Register from = i.by_index ? (lane & segment) | (other & ~segment & 31) : lane ^ other;
@@ -328,13 +336,16 @@ bool Block::PassBarriers() {
         i.operands > 1 ? group[0]->registers[i.from[1]] : static_cast<Register>(alive_);
     if (id > 15) Fault(*group[0], "there are 16 barriers");
     if (group.size() < needed) continue;
+    // One time for all, so that it can be said of a word when it was last read, by whomever.
     Times known = {};
+    std::uint32_t now = 0;
     for (const Thread* t : group) {
+      now = std::max(now, t->clock.now + 1);
       for (int w = 0; w < kMostWarps; ++w) known[w] = std::max(known[w], t->clock.known[w]);
     }
     std::array<std::uint32_t, 64> phases = {};
     for (Thread* t : group) {
-      known[Number(*t) / 32] = std::max(known[Number(*t) / 32], t->clock.now + 1);
+      known[Number(*t) / 32] = now;
       for (std::size_t b = 0; b < phases.size(); ++b) {
         phases[b] = std::max(phases[b], t->clock.phases[b]);
       }
@@ -342,7 +353,7 @@ bool Block::PassBarriers() {
     for (Thread* t : group) {
       t->clock.known = known;
       t->clock.phases = phases;
-      ++t->clock.now;
+      t->clock.now = now;
       ++t->at;
       t->state = State::kReady;
     }

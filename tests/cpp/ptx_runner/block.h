@@ -84,6 +84,11 @@ class Block {
   void ExchangeInWarp(int warp);
   bool PassBarriers();
 
+  // tensor_cores.cc: of the warp whose first thread is `first`
+  void SyncWarp(int first, int last);
+  void LoadMatrices(int first, const Instruction& i);
+  void MultiplyInWarp(int first, const Instruction& i);
+
   // async_copies.cc
   void StartCopyAsync(Thread& t, const Instruction& i);
   void AwaitCopies(Thread& t, const Instruction& i);

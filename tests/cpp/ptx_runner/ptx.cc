@@ -1,5 +1,6 @@
 #include "ptx.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
@@ -92,14 +93,14 @@ class Parser {
   }
 
   // ".reg .b32 %r<5>" or, in inline assembly, ".reg .b32 a, b".
-  void AddRegisters(const std::string& declaration) {
+  void AddRegisters(std::string declaration) {
+    std::replace(declaration.begin(), declaration.end(), ',', ' ');
     std::stringstream words(declaration);
     std::string word, type, name;
     words >> word >> type >> name;
     const std::size_t range = name.find('<');
     if (range == std::string::npos) {
       do {
-        if (name.back() == ',') name.pop_back();
         names_[name] = NewRegister();  // a later one of the same name is another
       } while (words >> name);
       return;
@@ -180,6 +181,7 @@ class Parser {
   bool ParseMemory(const std::vector<std::string>& part, const std::vector<std::string>& o,
                    Instruction* i);
   bool ParseControl(const std::string& opcode, const std::vector<std::string>& o, Instruction* i);
+  bool ParseMatrix(const std::string& opcode, const std::vector<std::string>& o, Instruction* i);
   bool ParseAsync(const std::string& opcode, const std::vector<std::string>& o, Instruction* i);
 
   std::unique_ptr<Kernel> kernel_;
@@ -271,6 +273,9 @@ bool Parser::ParseControl(const std::string& opcode, const std::vector<std::stri
     i->vector = {Operand(o[0])};
     i->from[0] = Operand(o[1]);
     i->from[3] = Operand(o[2]);
+  } else if (opcode == "bar.warp.sync") {
+    i->kind = Kind::kSyncWarp;
+    i->from[3] = Operand(o[0]);
   } else if (opcode == "membar.gl" || opcode == "fence.acq_rel.gpu") {
     i->kind = Kind::kFence;
   } else if (opcode == "nanosleep.u32") {
@@ -284,6 +289,24 @@ bool Parser::ParseControl(const std::string& opcode, const std::vector<std::stri
     return false;
   }
   return true;
+}
+
+bool Parser::ParseMatrix(const std::string& opcode, const std::vector<std::string>& o,
+                         Instruction* i) {
+  const std::size_t dot = opcode.find(".m8n8.x");
+  if (opcode.compare(0, 8, "ldmatrix") == 0 && dot != std::string::npos) {
+    const std::string rest = opcode.substr(dot + 8);
+    i->kind = Kind::kLoadMatrix;
+    i->transposed = rest == ".trans.shared.b16";
+    Vector(o[0], i);
+    Address(o[1], i);
+    return (i->transposed || rest == ".shared.b16") &&
+           i->vector.size() == static_cast<std::size_t>(opcode[dot + 7] - '0');
+  }
+  if (opcode != "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32") return false;
+  i->kind = Kind::kMultiply;
+  for (const std::string& operand : o) Vector(operand, i);
+  return i->vector.size() == 4 + 4 + 2 + 4;
 }
 
 bool Parser::ParseAsync(const std::string& opcode, const std::vector<std::string>& o,
@@ -343,6 +366,7 @@ void Parser::AddStatement(std::string text, int line) {
       SplitOperands(space == std::string::npos ? "" : text.substr(space));
   const bool known = ParseMemory(SplitDots(opcode), operands, &i) ||
                      ParseControl(opcode, operands, &i) || ParseAsync(opcode, operands, &i) ||
+                     ParseMatrix(opcode, operands, &i) ||
                      (!operands.empty() && ParseArithmetic(opcode, operands, &i));
   if (!known) {
     Fail("the PTX runner does not know '%s' (line %d of %s)", i.text.c_str(), line,

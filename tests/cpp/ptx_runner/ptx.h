@@ -28,13 +28,16 @@ enum class Kind : std::uint8_t {
   kBranch,
   kReturn,
   kTrap,
-  kBarrier,    // bar.sync: all threads of the block, or the named ones
-  kShuffle,    // shfl.sync.bfly, shfl.sync.idx
-  kVote,       // vote.sync.any
-  kAtomicAdd,  // of u32 in global memory
-  kFence,      // orders memory that this machine keeps ordered anyway
-  kSleep,      // lets other blocks go on
-  kCopyAsync,  // cp.async: 16 bytes, unseen until its group is awaited
+  kBarrier,     // bar.sync: all threads of the block, or the named ones
+  kShuffle,     // shfl.sync.bfly, shfl.sync.idx
+  kVote,        // vote.sync.any
+  kSyncWarp,    // bar.warp.sync
+  kLoadMatrix,  // ldmatrix
+  kMultiply,    // mma.sync, of bfloat16 factors and float32 sums
+  kAtomicAdd,   // of u32 in global memory
+  kFence,       // orders memory that this machine keeps ordered anyway
+  kSleep,       // lets other blocks go on
+  kCopyAsync,   // cp.async: 16 bytes, unseen until its group is awaited
   kCommitCopies,
   kAwaitCopies,
   kCopyBulk,     // cp.async.bulk: an mbarrier counts its bytes
@@ -56,6 +59,7 @@ struct Instruction {
   std::uint8_t operands = 0;
   bool guarded = false, guard_negated = false;
   bool is_volatile = false, past_l1 = false;
+  bool transposed = false;  // of ldmatrix
   bool by_index = false;  // of a shuffle: among the lanes that its mask of segments says
   std::uint32_t guard = 0;
   int line = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -54,9 +55,8 @@ const Kernel& FindKernel(const void* stub) {
   const std::string& folder = machine().ptx_folder;
   auto& kernels = symbols().folders[folder];
   if (kernels.empty()) {
-    for (const char* file : {"chunked", "descent", "fused_bfloat16", "fused_float16",
-                             "fused_float32", "fused_float64", "l2_loss_grad"}) {
-      kernels.merge(ReadPtx(folder + "/" + file + ".ptx"));
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      if (entry.path().extension() == ".ptx") kernels.merge(ReadPtx(entry.path().string()));
     }
   }
   const auto found = kernels.find(name);

@@ -11,9 +11,9 @@ namespace ptx_runner {
 
 constexpr int kMostWarps = 32;
 
-// A warp's time goes on by one at each barrier that it passes. A thread knows up to which time of
-// every warp what that warp did has happened before: a barrier tells each of its participants what
-// all of them know.
+// A warp's time goes on at each barrier that it passes, to one later than all its participants'. A
+// thread knows up to which time of every warp what that warp did has happened before: a barrier
+// tells each of its participants what all of them know.
 using Times = std::array<std::uint32_t, kMostWarps>;
 
 // A thread's knowledge: of barriers, and of the bulk copies that it has awaited.

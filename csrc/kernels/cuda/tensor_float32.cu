@@ -1,0 +1,12 @@
+#include "kernels/cuda/tensor_launch.cuh"
+#include "kernels/cuda/tensor_pieces.cuh"
+
+namespace linreg_ops {
+namespace cuda {
+
+Status LaunchTensorFloat32(const FusedArgs& args, cudaStream_t stream) {
+  return LaunchByTargets<PiecesTile<float, 1, 2>, PiecesTile<float, 2, 2>>(args, stream);
+}
+
+}  // namespace cuda
+}  // namespace linreg_ops
