@@ -7,13 +7,14 @@ SHAPES = {
     "plain": [(70, 5, 1, False), (130, 17, 3, False), (129, 33, 9, False)],
     "lane_per_row_packed": [(1000, 1, 1, True), (513, 5, 1, True), (37, 8, 1, True)],
     "lane_per_row": [(1000, d, 1, False) for d in range(1, 9)] + [(613, 8, 1, True)],
-    "lane_per_row_tile": [
-        (300, 0, 1, False),
+    "lane_per_residual": [
+        (300, 0, 3, False),
         (300, 1, 2, False),
         (517, 7, 5, False),
         (261, 8, 8, False),
     ],
     "lane_per_column": [
+        (300, 0, 1, False),
         (1003, 17, 1, False),
         (517, 64, 1, False),
         (301, 250, 1, False),

@@ -320,7 +320,7 @@ def test_routes_begin_where_the_table_says(isa):
 
     assert [route(100, d, 1) for d in (8, 16, 17)] == ["lane_per_row"] * 2 + ["lane_per_column"]
     assert [route(100, d, 1, "float64") for d in (8, 9)] == ["lane_per_row", "lane_per_column"]
-    assert [route(100, d, 2) for d in (8, 9)] == ["lane_per_row_tile", "few_targets"]
+    assert [route(100, d, 2) for d in (8, 9)] == ["lane_per_residual", "few_targets"]
     assert [route(100, 9, k) for k in (8, 9)] == ["few_targets", "gemm_rounds"]
     assert [route(n, 9, 9) for n in (2015, 2016)] == ["gemm_rounds", "gemm_slots"]
 

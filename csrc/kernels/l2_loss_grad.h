@@ -128,7 +128,7 @@ enum class Route : std::uint8_t {
   kPlain,
   kLanePerRow,
   kLanePerRowPacked,
-  kLanePerRowTile,
+  kLanePerResidual,
   kLanePerColumn,
   kFewTargets,
   kGemmSlots,

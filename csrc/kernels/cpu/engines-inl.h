@@ -13,8 +13,9 @@
 #include "kernels/cpu/half-inl.h"
 #include "kernels/cpu/kernel.h"
 #include "kernels/cpu/lane_per_column-inl.h"
+#include "kernels/cpu/lane_per_residual-inl.h"
 #include "kernels/cpu/lane_per_row-inl.h"
-#include "kernels/cpu/lane_per_row_tile-inl.h"
+#include "kernels/cpu/lane_per_row_packed-inl.h"
 #include "kernels/cpu/vec-inl.h"
 
 namespace linreg_ops {
@@ -29,7 +30,7 @@ constexpr KernelTable kTable = TableOf([](auto x, auto w, DTypePair types) {
                      {{},
                       {nullptr, RunSlots<T, LanePerRow<T>>},
                       {},
-                      {nullptr, RunSlots<T, LanePerRowTile<T>>},
+                      {LanePerResidual<T>::Prepare, RunSlots<T, LanePerResidual<T>>},
                       {PackWeights<T>, RunSlots<T, LanePerColumn<T>>},
                       {FewTargets<T>::Prepare, RunSlots<T, FewTargets<T>>},
                       {Gemm<T>::Prepare, GemmSlots<T>::Run},

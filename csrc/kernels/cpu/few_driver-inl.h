@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/kernel.h"
 #include "kernels/cpu/residual-inl.h"
@@ -47,25 +48,94 @@ struct Slot {
   C Bias(std::int64_t t) const { return p.intercept ? static_cast<const C*>(p.w)[t] : C(0); }
 
   // One target: y and sample_weight where they are.
-  Residuals<T> ResidualsOf(std::int64_t t) const {
-    return {{p.y, p.wide_y}, {p.sample_weight, p.wide_y}, Bias(t), {}};
+  Residuals<T> OneResidual() const {
+    return {{p.y, p.wide_y}, {p.sample_weight, p.wide_y}, Bias(0), {}};
   }
-  // Several targets: y and sample_weight of a tile's rows, in the compute type.
-  Residuals<C> ResidualsOf(std::int64_t t, const C* y, const C* s) const {
-    return {{y, true}, {s, true}, Bias(t), {}};
+  // P targets and more rows than one: y and sample_weight of a tile's rows, copied where they have
+  // to be converted or padded.
+  template <int P>
+  GroupResiduals<C, P> ResidualsOf(std::int64_t row, std::int64_t rows) const {
+    C bias[W];
+    for (int i = 0; i < W; ++i) bias[i] = i % P < p.k ? Bias(i % P) : C(0);
+    const bool wide = p.wide_y || std::is_same_v<T, C>;
+    const C* y = wide ? PaddedY<P, C>(row, rows) : PaddedY<P, T>(row, rows);
+    return {Load(bias), y, PaddedWeights(row, rows), {}};
   }
 
-  void WriteTotals(std::int64_t t, const Totals& totals) const {
-    sums[t] = Value(totals.loss);
-    sums[p.k + t] = Value(totals.bias);
-  }
-  // The gradient by target t, from double [d][W]: its columns' sums, lane by lane.
-  void WriteLanes(std::int64_t t, const double* lanes) const {
-    for (std::int64_t j = 0; j < plan.padded_d; ++j) {
-      grad[t * plan.padded_d + j] = j < p.d ? SumLanes<C>(lanes + j * W) : 0;
+  // Σ s r² and Σ s r of P targets, lane by lane.
+  template <int P>
+  void WriteTotals(const Totals& totals) const {
+    for (std::int64_t t = 0; t < p.k; ++t) {
+      sums[t] = Value<P>(totals.loss, t);
+      sums[p.k + t] = Value<P>(totals.bias, t);
     }
   }
+  // The gradient, from double [d][W]: its columns' sums, lane by lane.
+  template <int P>
+  void WriteLanes(const double* lanes) const {
+    for (std::int64_t t = 0; t < p.k; ++t) {
+      for (std::int64_t j = 0; j < plan.padded_d; ++j) {
+        grad[t * plan.padded_d + j] = j < p.d ? SumLanes<C, P>(lanes + j * W, t) : 0;
+      }
+    }
+  }
+
+ private:
+  // y of a tile's rows as C [rows][P]; null if there is none.
+  template <int P, class TY>
+  const C* PaddedY(std::int64_t row, std::int64_t rows) const {
+    constexpr int kRows = W / P;
+    if (p.y == nullptr) return nullptr;
+    const TY* y = static_cast<const TY*>(p.y) + row * p.k;
+    const std::int64_t left = (p.n - row) * p.k;
+    if (std::is_same_v<TY, C> && p.k == P && RoundUp(rows, kRows) * P <= left) {
+      return reinterpret_cast<const C*>(y);
+    }
+    C* const out = Scratch(plan.y_offset);
+    constexpr int kLeast = P / 2 + 1;
+    static constexpr decltype(&PadRows<P, P, TY>) kTable[] = {
+        PadRows<P, P, TY>, PadRows<Max(P - 1, kLeast), P, TY>, PadRows<Max(P - 2, kLeast), P, TY>,
+        PadRows<Max(P - 3, kLeast), P, TY>};
+    kTable[P - p.k](y, left, rows, out);
+    return out;
+  }
+  // Rows of K elements, of which `left` can be read, to rows of P.
+  template <int K, int P, class TY>
+  static void PadRows(const TY* y, std::int64_t left, std::int64_t rows, C* out) {
+    constexpr int kRows = W / P;
+    std::int64_t i = 0;
+    for (; i < rows && i * K + 2 * W <= left; i += kRows) {
+      Store(out + i * P, LoadRows<K, P>(y + i * K));
+    }
+    for (; i < rows; i += kRows) {
+      TY buffer[2 * W] = {};
+      for (std::int64_t j = 0; j < Min<std::int64_t>(W, left - i * K); ++j)
+        buffer[j] = y[i * K + j];
+      Store(out + i * P, LoadRows<K, P>(buffer));
+    }
+  }
+
+  // Sample weights of a tile's rows as C, a vector of zeros behind; null if there are none.
+  const C* PaddedWeights(std::int64_t row, std::int64_t rows) const {
+    if (p.sample_weight == nullptr) return nullptr;
+    C* const out = Scratch(plan.s_offset);
+    if (p.wide_y || std::is_same_v<T, C>) {
+      Widen<C>(static_cast<const C*>(p.sample_weight) + row, out, rows);
+    } else {
+      Widen<T>(static_cast<const T*>(p.sample_weight) + row, out, rows);
+    }
+    Store(out + rows, Vec<C>{});
+    return out;
+  }
 };
+
+// of(P): the constant that k targets are padded to.
+template <class Of>
+void WithPadded(std::int64_t k, const Of& of) {
+  if (k <= 2) return of(std::integral_constant<int, 2>{});
+  if (k <= 4) return of(std::integral_constant<int, 4>{});
+  of(std::integral_constant<int, 8>{});
+}
 
 // Sums over rows that climb from C to double.
 template <class C>
@@ -99,7 +169,7 @@ class Ladder {
   std::int64_t rows_ = 0;
 };
 
-// ---------------------------------------------------------------------- y and s of several targets
+// ---------------------------------------------------------------------------------- tiles of rows
 
 // Transposes x [rows, D] into out [D][stride], zeros behind the last row up to a whole vector.
 template <int D, class T>
@@ -131,22 +201,6 @@ void TransposeRows(const T* x, std::int64_t rows, std::int64_t d, Compute<T>* ou
       Transpose<1, T>, Transpose<2, T>, Transpose<3, T>, Transpose<4, T>,
       Transpose<5, T>, Transpose<6, T>, Transpose<7, T>, Transpose<8, T>};
   if (d > 0) kTable[d - 1](x, rows, out, stride);
-}
-
-// y [rows, k] as C [k][stride]; null if there is none.
-template <class T>
-const Compute<T>* TransposedY(const Slot<T>& slot, std::int64_t row, std::int64_t rows,
-                              std::int64_t stride) {
-  using C = Compute<T>;
-  const Problem& p = slot.p;
-  if (p.y == nullptr) return nullptr;
-  C* const out = slot.Scratch(slot.plan.y_offset);
-  if (p.wide_y || std::is_same_v<T, C>) {
-    TransposeRows(static_cast<const C*>(p.y) + row * p.k, rows, p.k, out, stride);
-  } else {
-    TransposeRows(static_cast<const T*>(p.y) + row * p.k, rows, p.k, out, stride);
-  }
-  return out;
 }
 
 // Sample weights of rows as C, in `buffer` if they have to be converted; null if there are none.

@@ -56,9 +56,8 @@ struct GroupDots {
     }
   }
 
-  // dots[t·stride + i] = x[i]·w[t] for t < k, i < rows, and anything up to the next multiple of W.
-  static void Rows(const T* x, std::int64_t d, std::int64_t rows, const C* w, std::int64_t k,
-                   C* dots, std::int64_t stride) {
+  // dots[i·P + t] = x[i]·w[t] for t < k, i < rows, and anything for rows up to a multiple of W.
+  static void Rows(const T* x, std::int64_t d, std::int64_t rows, const C* w, C* dots) {
     const std::int64_t groups = d / G;
     const char* next = reinterpret_cast<const char*>(x + rows * d);
     for (std::int64_t begin = 0; begin < groups; begin += kGroupsPerSegment) {
@@ -71,7 +70,7 @@ struct GroupDots {
           Dot<kRows>(x + (row + i) * d, d, begin, end, w, next, sums + i * W);
         }
         for (; i < count; ++i) Dot<1>(x + (row + i) * d, d, begin, end, w, next, sums + i * W);
-        Spread(sums, k, begin > 0, dots + row, stride);
+        Combine(sums, begin > 0, dots + row * P);
       }
     }
   }
@@ -139,23 +138,18 @@ struct GroupDots {
       return AddPairs(AddGroups<N / 2>(sums), AddGroups<N / 2>(sums + N / 2 * W));
   }
 
-  // From [rows][P][G], G to be added up, to (or onto) [P][stride].
-  static void Spread(const C* sums, std::int64_t k, bool add, C* dots, std::int64_t stride) {
-    V row[P], column[P];
+  // From [W rows][P][G], G to be added up, to (or onto) [W rows][P].
+  static void Combine(const C* sums, bool add, C* dots) {
 #pragma GCC unroll 8
-    for (int i = 0; i < P; ++i) row[i] = AddGroups<G>(sums + i * G * W);
-    Deinterleave<P>(row, column);
-#pragma GCC unroll 8
-    for (int t = 0; t < P; ++t) {
-      if (t >= k) break;
-      C* out = dots + t * stride;
-      Store(out, add ? Add(Load(out), column[t]) : column[t]);
+    for (int i = 0; i < P; ++i, dots += W) {
+      const V sum = AddGroups<G>(sums + i * G * W);
+      Store(dots, add ? Add(Load(dots), sum) : sum);
     }
   }
 };
 
-// grad[t][j] += Σᵢ c[t][i]·x[i][j] of a tile, for K targets.
-template <class T, int K>
+// grad[t][j] += Σᵢ c[i][t]·x[i][j] of a tile, for K targets that are padded to P.
+template <class T, int K, int P>
 struct TileGradient {
   using C = Compute<T>;
   using V = Vec<C>;
@@ -164,28 +158,28 @@ struct TileGradient {
   static constexpr int kSplit = K <= 3 ? 2 : 1;
   static constexpr int kVectors = Max(1, Min(4, kAccumulators / (K * kSplit)));
 
-  static void Rows(const T* x, std::int64_t d, std::int64_t rows, const C* c, std::int64_t stride,
-                   C* grad, std::int64_t padded_d) {
+  static void Rows(const T* x, std::int64_t d, std::int64_t rows, const C* c, C* grad,
+                   std::int64_t padded_d) {
     const char* next = reinterpret_cast<const char*>(x + rows * d + rows * d / 2);
     const std::int64_t whole = d / W;
     std::int64_t v = 0;
     const auto at_v = [&](const T* row, int i) { return Load(row + (v + i) * W); };
     for (; v + kVectors <= whole; v += kVectors) {
-      Columns<kVectors>(at_v, x, d, rows, c, stride, grad + v * W, padded_d, next);
+      Columns<kVectors>(at_v, x, d, rows, c, grad + v * W, padded_d, next);
     }
     for (; v < whole; ++v) {
-      Columns<1>(at_v, x, d, rows, c, stride, grad + v * W, padded_d, next);
+      Columns<1>(at_v, x, d, rows, c, grad + v * W, padded_d, next);
     }
     if (whole * W < d) {
-      Columns<1>([&](const T* row, int) { return LoadTail(row, d); }, x, d, rows, c, stride,
-                 grad + v * W, padded_d, next);
+      Columns<1>([&](const T* row, int) { return LoadTail(row, d); }, x, d, rows, c, grad + v * W,
+                 padded_d, next);
     }
   }
 
  private:
   template <int N, class LoadRow>
   [[gnu::noinline]] static void Columns(const LoadRow load, const T* x, std::int64_t d,
-                                        std::int64_t rows, const C* c, std::int64_t stride, C* grad,
+                                        std::int64_t rows, const C* c, C* grad,
                                         std::int64_t padded_d, const char*& outer_next) {
     V sum[K][N][kSplit];
 #pragma GCC unroll 32
@@ -199,7 +193,7 @@ struct TileGradient {
       for (int v = 0; v < N; ++v) row[v] = load(x + i * d, v);
 #pragma GCC unroll 8
       for (int t = 0; t < K; ++t) {
-        const V ci = Set(c[t * stride + i]);
+        const V ci = Set(c[i * P + t]);
 #pragma GCC unroll 4
         for (int v = 0; v < N; ++v) sum[t][v][part] = Fma(ci, row[v], sum[t][v][part]);
       }
@@ -231,62 +225,41 @@ struct FewTargets {
 
   static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
     C* out = reinterpret_cast<C*>(workspace + plan.weights_offset);
-    WithDots(p.k, [&](auto dots) { dots.PackWeights(p, out); });
+    WithPadded(p.k, [&](auto padded) { GroupDots<T, padded>::PackWeights(p, out); });
   }
 
   static void Rows(const Slot<T>& slot) {
-    const Problem& p = slot.p;
-    const Plan& plan = slot.plan;
-    const std::int64_t stride = RoundUp(plan.tile_rows, 16);
-    C* const grad = slot.Scratch(plan.grad_offset);  // [k][padded_d]
-    C* const c = slot.Scratch(plan.c_offset);        // [k][stride]
-    Ladder<C> gradient(grad, slot.grad, p.k * plan.padded_d);
-    static constexpr decltype(&TileGradient<T, 2>::Rows) kGradient[] = {
-        TileGradient<T, 2>::Rows, TileGradient<T, 3>::Rows, TileGradient<T, 4>::Rows,
-        TileGradient<T, 5>::Rows, TileGradient<T, 6>::Rows, TileGradient<T, 7>::Rows,
-        TileGradient<T, 8>::Rows};
-    Totals totals[kFewTargets];
-    for (std::int64_t row = slot.begin; row < slot.end; row += plan.tile_rows) {
-      const T* x = static_cast<const T*>(p.x) + row * p.d;
-      const std::int64_t rows = Min(plan.tile_rows, slot.end - row);
-      WithDots(p.k,
-               [&](auto dots) { dots.Rows(x, p.d, rows, slot.PackedWeights(), p.k, c, stride); });
-      TileResiduals(slot, row, rows, c, stride, totals);
-      if (p.grad == nullptr) continue;
-      kGradient[p.k - 2](x, p.d, rows, c, stride, grad, plan.padded_d);
-      gradient.Climb(rows, row + rows < slot.end ? kRowsPerFlush : 0);
-    }
-    for (std::int64_t t = 0; t < p.k; ++t) slot.WriteTotals(t, totals[t]);
+    WithPadded(slot.p.k, [&](auto padded) { Tiles<padded>(slot); });
   }
 
  private:
-  // of(the dots of the 2, 4 or 8 targets that k of them take)
-  template <class Of>
-  static void WithDots(std::int64_t k, const Of& of) {
-    if (k == 2) return of(GroupDots<T, 2>{});
-    if (k <= 4) return of(GroupDots<T, 4>{});
-    of(GroupDots<T, 8>{});
-  }
-
-  // In place: s·r of every target from its dots.
-  static void TileResiduals(const Slot<T>& slot, std::int64_t row, std::int64_t rows, C* c,
-                            std::int64_t stride, Totals* totals) {
-    const C* y = TransposedY(slot, row, rows, stride);
-    const C* s = WideWeights<T>(slot.p, row, rows, slot.Scratch(slot.plan.s_offset));
-    for (std::int64_t t = 0; t < slot.p.k; ++t, c += stride) {
-      Residuals<C> residuals = slot.ResidualsOf(t, At(y, t * stride), s);
-      const auto vector = [&](std::int64_t i, std::int64_t valid) __attribute__((always_inline)) {
-        V r[1];
-        residuals.Start(i, valid, r);
-        r[0] = Add(Load(c + i), r[0]);
-        residuals.Finish(i, valid, r);
-        Store(c + i, r[0]);
-      };
-      std::int64_t i = 0;
-      for (; i + W <= rows; i += W) vector(i, W);
-      if (i < rows) vector(i, rows - i);
-      totals[t].Take(residuals.sums);
+  template <int P>
+  static void Tiles(const Slot<T>& slot) {
+    const Problem& p = slot.p;
+    const Plan& plan = slot.plan;
+    C* const grad = slot.Scratch(plan.grad_offset);  // [k][padded_d]
+    C* const c = slot.Scratch(plan.c_offset);        // [tile_rows][P]: dots, then residuals
+    Ladder<C> gradient(grad, slot.grad, p.k * plan.padded_d);
+    static constexpr decltype(&TileGradient<T, P, P>::Rows) kGradient[] = {
+        TileGradient<T, P, P>::Rows, TileGradient<T, Max(P - 1, P / 2 + 1), P>::Rows,
+        TileGradient<T, Max(P - 2, P / 2 + 1), P>::Rows,
+        TileGradient<T, Max(P - 3, P / 2 + 1), P>::Rows};
+    Totals totals;
+    for (std::int64_t row = slot.begin; row < slot.end; row += plan.tile_rows) {
+      const T* x = static_cast<const T*>(p.x) + row * p.d;
+      const std::int64_t rows = Min(plan.tile_rows, slot.end - row);
+      GroupDots<T, P>::Rows(x, p.d, rows, slot.PackedWeights(), c);
+      GroupResiduals<C, P> residuals = slot.template ResidualsOf<P>(row, rows);
+      for (std::int64_t i = 0; i < rows; i += W / P) {
+        C* const dots = c + i * P;
+        Store(dots, residuals.Finish(i, rows - i, Add(Load(dots), residuals.Start(i))));
+      }
+      totals.Take(residuals.sums);
+      if (p.grad == nullptr) continue;
+      kGradient[P - p.k](x, p.d, rows, c, grad, plan.padded_d);
+      gradient.Climb(rows, row + rows < slot.end ? kRowsPerFlush : 0);
     }
+    slot.template WriteTotals<P>(totals);
   }
 };
 

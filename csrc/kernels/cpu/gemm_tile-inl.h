@@ -227,15 +227,20 @@ struct FinishResiduals {
     const TY* const targets = y != nullptr ? y : kNone;
     const std::int64_t stride = y != nullptr ? y_stride : 0;
     const V b = kBias ? Load(bias) : V{};
-    Sums even, odd;  // rows', which wait for one another
-    const auto row = [&](std::int64_t i, Sums& sums) __attribute__((always_inline)) {
+    Sums even[kLanes / 8], odd[kLanes / 8];  // rows', which wait for one another
+    const auto row = [&](std::int64_t i, Sums* sums) __attribute__((always_inline)) {
       const TY* const yi = targets + i * stride;
       V e = Load(r + i * kLanes);
       if (kBias) e = Add(e, b);
       e = Sub(e, y_columns >= kLanes ? Load(yi) : LoadFirst(yi, y_columns));
       const V se = kWeights ? Mul(e, Set(s[i])) : e;
       Store(r + i * kLanes, se);
-      sums.Take(se, e);
+      if constexpr (kLanes == 8) {
+        sums[0].Take(se, e);
+      } else {
+        sums[0].Take(Low(se), Low(e));
+        sums[1].Take(High(se), High(e));
+      }
     };
     std::int64_t i = 0;
     for (; i + 2 <= rows; i += 2) {
@@ -245,8 +250,8 @@ struct FinishResiduals {
     if (i < rows) row(i, even);
 #pragma GCC unroll 2
     for (int part = 0; part < kLanes / 8; ++part) {
-      AddWide(loss + 8 * part, Add(even.loss[part], odd.loss[part]));
-      if (kBias) AddWide(bias_grad + 8 * part, Add(even.bias[part], odd.bias[part]));
+      AddWide(loss + 8 * part, Add(even[part].loss, odd[part].loss));
+      if (kBias) AddWide(bias_grad + 8 * part, Add(even[part].bias, odd[part].bias));
     }
   }
 };

@@ -110,18 +110,18 @@ struct Plan {
   std::int64_t scratch_offset;  // [workers][scratch_bytes]
   std::int64_t scratch_bytes;
   // Bytes into a worker's scratch.
-  std::int64_t y_offset;        // C [k][tile_rows]: y transposed
-  std::int64_t s_offset;        // C [tile_rows]
-  std::int64_t c_offset;        // C [k][tile_rows]: dots, then residuals
-  std::int64_t columns_offset;  // C [d][tile_rows]: X transposed
-  std::int64_t lanes_offset;    // double [k][d][lanes]
+  std::int64_t y_offset;        // C [tile_rows][padded k]
+  std::int64_t s_offset;        // C [tile_rows + lanes]
+  std::int64_t c_offset;        // C [tile_rows][padded k]: dots, then residuals
+  std::int64_t columns_offset;  // C [d][tile_rows], + lanes: X transposed
+  std::int64_t lanes_offset;    // double [d][lanes]
   std::int64_t grad_offset;     // C [k][padded_d]
 
   GemmPlan gemm;
 };
 
 constexpr std::int64_t kFewTargets = 8;
-constexpr std::int64_t kNarrow = 8;  // features up to which k > 1 takes lane_per_row_tile
+constexpr std::int64_t kNarrow = 8;  // features up to which k > 1 takes lane_per_residual
 
 // What runs a route.
 struct Engine {

@@ -54,7 +54,7 @@ class LanePerColumn {
         tail_(KeepLast<C, W>(d_ % W)),
         w_(slot.PackedWeights()),
         grad_(slot.Scratch(slot.plan.grad_offset)),
-        residuals_(slot.ResidualsOf(0)) {}
+        residuals_(slot.OneResidual()) {}
 
   void Run() {
     Ladder<C> gradient(grad_, slot_.grad, slot_.plan.padded_d);
@@ -79,7 +79,7 @@ class LanePerColumn {
       climb(rows, kRowsPerFlush);
     }
     climb(0, 0);
-    slot_.WriteTotals(0, totals_);
+    slot_.template WriteTotals<1>(totals_);
   }
 
   // With kDots the residuals of `rows` rows from `row` on, into c; with kGrad first the gradient of

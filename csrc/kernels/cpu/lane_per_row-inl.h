@@ -18,8 +18,8 @@ namespace linreg_ops {
 namespace cpu {
 namespace {
 
-// Accumulators of a row's dot. Also those of lane_per_row_tile-inl.h: a descent's steps from a
-// packed copy have the bits of single evaluations.
+// Accumulators of a row's dot. Also those of lane_per_row_packed-inl.h: a descent's steps have the
+// bits of single evaluations.
 constexpr int DotAccumulators(std::int64_t d) { return d < 4 ? 1 : d < 8 ? 2 : 4; }
 
 // Accumulators and `start` added up. With several, `start` joins when they are complete: a sum that
@@ -83,7 +83,7 @@ struct LanePerRow {
   static void Blocks(const Slot<T>& slot, const Kernel& kernel) {
     const Problem& p = slot.p;
     const T* x = static_cast<const T*>(p.x);
-    Residuals<T> residuals = slot.ResidualsOf(0);
+    Residuals<T> residuals = slot.OneResidual();
     alignas(64) double lanes[W * W] = {};
     Totals totals;
     const std::int64_t group = kernel.group_rows;
@@ -107,8 +107,8 @@ struct LanePerRow {
       kernel.run(block);
       totals.Take(residuals.sums);
     }
-    slot.WriteTotals(0, totals);
-    slot.WriteLanes(0, lanes);
+    slot.template WriteTotals<1>(totals);
+    slot.template WriteLanes<1>(lanes);
   }
 
   template <int D>

@@ -42,7 +42,7 @@ std::int64_t PackedRows(const Asked& a) { return RoundUp(a.n, a.lanes); }
 std::int64_t TileRows(const Asked& a, Route route) {
   const std::int64_t row_bytes = a.row_bytes();
   switch (route) {
-    case Route::kLanePerRowTile:  // as their columns leave room for, beside the next tile
+    case Route::kLanePerResidual:  // as their columns leave room for, beside the next tile
       return a.k <= 4 ? 256 : 128;
     case Route::kLanePerColumn: {  // a group
       std::int64_t rows = a.lanes;
@@ -78,13 +78,13 @@ std::int64_t SlotRows(const Asked& a, std::int64_t tile_rows) {
 // The routes of up to kFewTargets targets.
 void PlanFew(const Asked& a, Plan* plan) {
   const std::int64_t d = a.d, k = std::max<std::int64_t>(a.k, 1);
-  const bool is_tile = plan->route == Route::kLanePerRowTile;
+  const bool is_residual = plan->route == Route::kLanePerResidual;
   const bool is_column = plan->route == Route::kLanePerColumn;
   const bool is_few = plan->route == Route::kFewTargets;
   plan->tile_rows = TileRows(a, plan->route);
   plan->slot_rows = SlotRows(a, plan->tile_rows);
   const std::int64_t slots = std::max<std::int64_t>(CeilDiv(a.n, plan->slot_rows), 1);
-  plan->padded_d = RoundUp(d, is_tile ? 8 : a.lanes);
+  plan->padded_d = RoundUp(d, is_residual ? 8 : a.lanes);
   plan->columns_per_task = std::max<std::int64_t>(RoundUp(CeilDiv(plan->padded_d, 256), 8), 4096);
   plan->stages = 2;
   plan->tasks[0] = static_cast<std::int32_t>(slots);
@@ -97,24 +97,26 @@ void PlanFew(const Asked& a, Plan* plan) {
   plan->workers = Workers(a, nanoseconds, slots);
 
   const std::int64_t tile = RoundUp(plan->tile_rows, 16) * a.c_size;
-  const std::int64_t row = plan->padded_d * a.c_size;
+  const std::int64_t row = plan->padded_d * a.c_size, vector = a.lanes * a.c_size;
+  const std::int64_t padded_k = k <= 2 ? 2 : k <= 4 ? 4 : 8;  // see WithPadded
   Reserve scratch;
-  if (is_tile || is_few) {
-    plan->y_offset = scratch(k * tile);
-    plan->s_offset = scratch(tile);
+  if (is_residual || is_few) {
+    plan->y_offset = scratch(padded_k * tile);
+    plan->s_offset = scratch(tile + vector);
   }
-  if (is_few) plan->c_offset = scratch(k * tile);
-  if (is_tile) {
-    plan->columns_offset = scratch(d * tile);
-    plan->lanes_offset = scratch(k * d * a.lanes * 8);
+  if (is_few) plan->c_offset = scratch(padded_k * tile);
+  if (is_residual) {
+    plan->columns_offset = scratch(d * tile + vector);
+    plan->lanes_offset = scratch(d * a.lanes * 8);
   }
   if (is_few || is_column) plan->grad_offset = scratch(k * row);
   plan->scratch_bytes = scratch.bytes();
 
   Reserve reserve;
-  // few_targets packs [groups][2, 4 or 8 targets][columns].
-  const std::int64_t packed_k = is_column ? 1 : !is_few ? 0 : k == 2 ? 2 : k <= 4 ? 4 : 8;
-  plan->weights_offset = reserve(packed_k * row);
+  plan->weights_offset = reserve(is_few        ? padded_k * row
+                                 : is_residual ? d * vector
+                                 : is_column   ? row
+                                               : 0);
   plan->partial_head = RoundUp(2 * k, 8);
   plan->partial_stride = plan->partial_head + k * plan->padded_d;
   plan->partials_offset = reserve(slots * plan->partial_stride * 8);
@@ -167,11 +169,11 @@ const Rule kRules[] = {
       "rows shorter than a vector waste no lane, and go from X to the gradient in registers"},
      [](const Asked& a) { return a.k == 1 && a.d > 0 && a.d <= a.lanes; },
      PlanFew},
-    {{Route::kLanePerRowTile, "lane_per_row_tile", "k <= 8, d <= 8 (k = 1: d = 0)",
-      "a tile transposed once serves every target"},
-     [](const Asked& a) { return a.k <= kFewTargets && a.d <= kNarrow; },
+    {{Route::kLanePerResidual, "lane_per_residual", "2 <= k <= 8, d <= 8",
+      "targets share the columns of a transposed tile, and Y is read as it lies"},
+     [](const Asked& a) { return 1 < a.k && a.k <= kFewTargets && a.d <= kNarrow; },
      PlanFew},
-    {{Route::kLanePerColumn, "lane_per_column", "k = 1, d > lanes",
+    {{Route::kLanePerColumn, "lane_per_column", "k = 1, d > lanes or d = 0",
       "the gradient of one group of rows is summed while the next comes from memory"},
      [](const Asked& a) { return a.k == 1; },
      PlanFew},

@@ -1,5 +1,5 @@
-// Residuals of one target, a lane for each row, and what is summed over them. Part of one
-// instruction set's unit: see vec-inl.h.
+// Residuals, a lane for each row of one target or for each row and target, and what is summed over
+// them. Part of one instruction set's unit: see vec-inl.h.
 //
 // r = (Σⱼ xⱼ wⱼ) + (bias − y) in the compute type C: what cancels rounds once or twice, at the size
 // of y. Squares and sums over rows are doubles.
@@ -38,42 +38,49 @@ struct Compensated {
 inline double Value(const Compensated<double>& a) {
   return a.error - a.error == 0 ? a.sum + a.error : a.sum;
 }
-inline double Value(const Compensated<F64x8>& a) {
+// Of lanes t, t + P, ...
+template <int P>
+inline double Value(const Compensated<F64x8>& a, std::int64_t t) {
   double sum[8], error[8];
   Store(sum, a.sum);
   Store(error, a.error);
   Compensated<double> total;
-  for (int i = 0; i < 8; ++i) total.Add(sum[i]);
-  for (int i = 0; i < 8; ++i) total.error += error[i];
+  for (std::int64_t i = t; i < 8; i += P) total.Add(sum[i]);
+  for (std::int64_t i = t; i < 8; i += P) total.error += error[i];
   return Value(total);
 }
 
-// Sums over a block of rows, lane by lane: two of each, so that the two vectors of doubles that a
-// vector of floats makes do not wait for one another.
+// Sums over a block of rows, lane by lane: Σ s r² and Σ s r.
 struct Sums {
-  F64x8 loss[2] = {}, bias[2] = {};
+  F64x8 loss = {}, bias = {};
 
+  // Without weights, s r is r: a function of its own, or it would be converted twice.
+  [[gnu::always_inline]] void Take(F32x16 r) {
+    Take(Low(r));
+    Take(High(r));
+  }
+  [[gnu::always_inline]] void Take(F64x8 r) {
+    loss = Fma(r, r, loss);
+    bias = Add(bias, r);
+  }
   [[gnu::always_inline]] void Take(F32x16 sr, F32x16 r) {
-    const F64x8 low = Low(sr), high = High(sr);
-    loss[0] = Fma(low, Low(r), loss[0]);
-    loss[1] = Fma(high, High(r), loss[1]);
-    bias[0] = Add(bias[0], low);
-    bias[1] = Add(bias[1], high);
+    Take(Low(sr), Low(r));
+    Take(High(sr), High(r));
   }
   [[gnu::always_inline]] void Take(F64x8 sr, F64x8 r) {
-    loss[0] = Fma(sr, r, loss[0]);
-    bias[0] = Add(bias[0], sr);
+    loss = Fma(sr, r, loss);
+    bias = Add(bias, sr);
   }
 };
 
-// The Sums of blocks of rows, added up: Σ s r² and Σ s r of one target.
+// The Sums of blocks of rows, added up: Σ s r² and Σ s r.
 struct Totals {
   Compensated<F64x8> loss, bias;
 
   // Takes what `sums` has, and leaves it empty.
   void Take(Sums& sums) {
-    loss.Add(Add(sums.loss[0], sums.loss[1]));
-    bias.Add(Add(sums.bias[0], sums.bias[1]));
+    loss.Add(sums.loss);
+    bias.Add(sums.bias);
     sums = Sums{};
   }
 };
@@ -114,6 +121,7 @@ class RowValues {
   bool as_wide_;
 };
 
+// Of one target.
 template <class T>
 struct Residuals {
   using C = Compute<T>;
@@ -143,7 +151,7 @@ struct Residuals {
     for (int h = 0; h < N; ++h) r[h] = Valid(r[h], N == 1 ? valid : (valid - h + 1) / 2);
     if (s.is_null()) {
 #pragma GCC unroll 2
-      for (int h = 0; h < N; ++h) sums.Take(r[h], r[h]);
+      for (int h = 0; h < N; ++h) sums.Take(r[h]);
       return;
     }
     V weight[N];
@@ -167,6 +175,35 @@ struct Residuals {
   [[gnu::always_inline]] static V Valid(V r, std::int64_t valid) {
     if (valid >= kLanes<T>) return r;
     return KeepFirst(r, static_cast<int>(Max<std::int64_t>(valid, 0)));
+  }
+};
+
+// Of several targets, padded to P, a power of two: lane i is target i % P of row i / P of a group.
+// What the lanes of no target hold goes nowhere.
+template <class C, int P>
+struct GroupResiduals {
+  using V = Vec<C>;
+  static constexpr int kRows = kLanes<C> / P;  // of a group
+
+  V bias;
+  const C* y;  // [rows][P], in whole vectors; null: zeros
+  const C* s;  // [rows], and a vector of zeros behind; null: ones
+  Sums sums;
+
+  // bias − y of the group from row i on: what is added to their dots.
+  [[gnu::always_inline]] V Start(std::int64_t i) const {
+    return y == nullptr ? bias : Sub(bias, Load(y + i * P));
+  }
+  // r = dot + Start() becomes s r, with zeros from row `valid` of the group on; and is summed.
+  [[gnu::always_inline]] V Finish(std::int64_t i, std::int64_t valid, V r) {
+    if (valid < kRows) r = KeepFirst(r, static_cast<int>(valid) * P);
+    if (s == nullptr) {
+      sums.Take(r);
+      return r;
+    }
+    const V sr = Mul(SpreadRows<P>(s + i), r);
+    sums.Take(sr, r);
+    return sr;
   }
 };
 

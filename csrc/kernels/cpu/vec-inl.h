@@ -152,6 +152,18 @@ inline Vec<T> LoadRows(const T* p) {
   });
 }
 
+// Elements from p on, each for P lanes: lane i holds p[i / P]. May read a vector from p on.
+template <int P, class C>
+inline Vec<C> SpreadRows(const C* p) {
+  return Each<C>([p](int lane) {
+    if constexpr (P >= kRegisterLanes<C>) {
+      return SetRegister(p[lane / P]);
+    } else {
+      return SpreadLanes<P>(LoadRegister(p + lane / P));
+    }
+  });
+}
+
 // Fetches the cache lines of kBytes bytes from p on, kOnce: without displacing what L2 holds. A
 // pass has no second use for them, but its caller has for what they would displace; X that fits
 // into L3 stays there. Not left to the inliner: GCC takes a function that only fetches for one
@@ -343,14 +355,17 @@ template <int N, class V>
   }
 }
 
-// The sum of the lanes of a vector of type C, which are doubles in memory.
-template <class C>
-inline double SumLanes(const double* lanes) {
+// The sum of lanes t, t + P, ... of a vector of type C, which are doubles in memory.
+template <class C, int P>
+inline double SumLanes(const double* lanes, std::int64_t t) {
   F64x8 sum = Load(lanes);
   if constexpr (kLanes<C> == 16) sum = Add(sum, Load(lanes + 8));
   double v[8];
   Store(v, sum);
-  return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+  for (int count = 8 / P; count > 1; count /= 2) {
+    for (int i = 0; i < count / 2; ++i) v[i * P + t] = v[2 * i * P + t] + v[(2 * i + 1) * P + t];
+  }
+  return v[t];
 }
 inline void AddWide(double* p, F32x16 a) {
   Store(p, Add(Load(p), Low(a)));

@@ -104,6 +104,18 @@ inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   second = Floats(type, _mm256_extracti128_si256(v, 1));
 }
 
+// Lane i is lane i / P.
+template <int P>
+inline F32 SpreadLanes(F32 v) {
+  return _mm256_permutevar8x32_ps(v, P == 2 ? _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)
+                                            : _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+}
+template <int P>
+inline F64 SpreadLanes(F64 v) {
+  static_assert(P == 2);
+  return _mm256_permute4x64_pd(v, _MM_SHUFFLE(1, 1, 0, 0));
+}
+
 inline F32 Permute(F32 a, const std::int32_t* index) {
   return _mm256_permutevar8x32_ps(a, _mm256_load_si256(reinterpret_cast<const __m256i*>(index)));
 }

@@ -117,6 +117,18 @@ inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   second = Floats(type, _mm512_extracti64x4_epi64(v, 1));
 }
 
+// Lane i is lane i / P.
+template <int P>
+inline F32 SpreadLanes(F32 v) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_permutexvar_ps(_mm512_srli_epi32(lane, P == 2 ? 1 : P == 4 ? 2 : 3), v);
+}
+template <int P>
+inline F64 SpreadLanes(F64 v) {
+  const __m512i lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm512_permutexvar_pd(_mm512_srli_epi64(lane, P == 2 ? 1 : 2), v);
+}
+
 inline F32 Permute(F32 a, const std::int32_t* index) {
   return _mm512_permutexvar_ps(_mm512_load_si512(index), a);
 }

@@ -59,6 +59,13 @@ inline void Unzip(F64 a, F64 b, F64& even, F64& odd) {
   v[0] = first;
 }
 
+// Lane i is lane i / P.
+template <int P>
+inline F32 SpreadLanes(F32 v) {
+  static_assert(P == 2);
+  return vzip1q_f32(v, v);
+}
+
 inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   const uint32x4_t v = vreinterpretq_u32_f32(pairs);
   first = Floats(type, vmovn_u32(v));
