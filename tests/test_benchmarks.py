@@ -16,7 +16,7 @@ sys.path[len(sys.path) :] = [str(ROOT), str(ROOT / "docs")]
 
 import generate  # noqa: E402
 
-from benchmarks import goals, gpu, gpu_tables, tables  # noqa: E402
+from benchmarks import builds, goals, gpu, gpu_tables, tables  # noqa: E402
 from benchmarks.harness import Mode, Session  # noqa: E402
 from benchmarks.machine import Peaks, describe  # noqa: E402
 from benchmarks.measure import interleave  # noqa: E402
@@ -24,6 +24,7 @@ from benchmarks.peers import installed  # noqa: E402
 from benchmarks.problem import Arena, error, truth  # noqa: E402
 from benchmarks.results import EAGER, KERNELS, Results, Row, Timing, load_all  # noqa: E402
 from benchmarks.suites import SUITES  # noqa: E402
+from linreg_ops import _kernels  # noqa: E402
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
@@ -188,3 +189,15 @@ def test_the_headline_has_six_rows_and_shows_a_loss() -> None:
     rows = tables.headline(load_all()).splitlines()[2:]
     assert len(rows) == 6
     assert "**" in rows[-1]
+
+
+def test_a_build_runs_its_own_kernels(tmp_path):
+    """Where the library of another build is loaded, it would serve this one too."""
+    for library in Path(_kernels.__file__).parent.glob("*.so"):
+        if not library.name.startswith("_ops"):
+            shutil.copy(library, tmp_path)
+    build = builds.Build(tmp_path)
+    assert build.ask(n=50, d=2, k=1, dtype="float32", threads=1) > 0
+    build.close()
+    with pytest.raises(RuntimeError, match=r"liblinreg_ops_\w+.so is loaded, which is not of"):
+        builds.load(tmp_path)

@@ -110,7 +110,7 @@ class LanePerColumn {
           each[r] =
               Pass<1, kDots, kGrad>(x + row_offset, before + row_offset, begin, end, c + i + r);
         }
-        sums[i / kRows] = Add(sums[i / kRows], AddTree<kRows>(each));
+        sums[i / kRows] = Add(sums[i / kRows], FoldRows(each));
       }
     }
     if constexpr (kDots) {
@@ -180,7 +180,8 @@ class LanePerColumn {
                  __attribute__((always_inline)) { return And(Load(row + d - W), keep); },
              end);
     }
-    return AddTree<kRows>(sum);
+    if constexpr (kRows == 1) return sum[0];
+    if constexpr (kRows > 1) return FoldRows(sum);
   }
 };
 

@@ -344,15 +344,18 @@ inline V AddPairs(V a, V b) {
   return Add(even, odd);
 }
 
-// Lane i < N of the result is the sum of the lanes of a[i], by the same tree for every N. Recursion
-// and not loops, which leave the compiler with an array in memory.
-template <int N, class V>
-[[gnu::always_inline]] inline V AddTree(const V* a) {
-  if constexpr (N == 1) {
-    return a[0];
-  } else {
-    return AddPairs(AddTree<N / 2>(a), AddTree<N / 2>(a + N / 2));
-  }
+// Two vectors, each folded in half.
+template <class H>
+[[gnu::always_inline]] inline Pair<H> FoldTwo(Pair<H> x, Pair<H> y) {
+  return {x.a + x.b, y.a + y.b};
+}
+// Four rows' vectors, each folded in half twice: quarter r of the result adds up to a[r]'s lanes.
+template <class H>
+[[gnu::always_inline]] inline Pair<H> FoldRows(const Pair<H> (&a)[4]) {
+  H half[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) half[r] = a[r].a + a[r].b;
+  return {FoldTwo(half[0], half[1]), FoldTwo(half[2], half[3])};
 }
 
 // The sum of lanes t, t + P, ... of a vector of type C, which are doubles in memory.

@@ -67,6 +67,13 @@ inline F64 Fma(F64 a, F64 b, F64 c) { return _mm256_fmadd_pd(a, b, c); }
 inline F64 Low(F32 a) { return _mm256_cvtps_pd(_mm256_castps256_ps128(a)); }
 inline F64 High(F32 a) { return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1)); }
 
+template <class R>
+inline R FoldTwo(R x, R y) {
+  const __m256 a = reinterpret_cast<__m256>(x), b = reinterpret_cast<__m256>(y);
+  return reinterpret_cast<R>(_mm256_permute2f128_ps(a, b, 0x20)) +
+         reinterpret_cast<R>(_mm256_permute2f128_ps(a, b, 0x31));
+}
+
 // The shuffle works within 128-bit halves, the permute mends the order.
 template <int kShuffle>
 inline F32 Pick(F32 a, F32 b) {

@@ -107,6 +107,18 @@ inline void Unzip(F64 a, F64 b, F64& even, F64& odd) {
   }
 }
 
+template <int kBlocks, class R>
+inline R Blocks(R x, R y) {
+  return reinterpret_cast<R>(
+      _mm512_shuffle_f32x4(reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(y), kBlocks));
+}
+template <class R>
+[[gnu::always_inline]] inline R FoldRows(const R (&a)[4]) {
+  const R first = Blocks<0x44>(a[0], a[1]) + Blocks<0xee>(a[0], a[1]);
+  const R second = Blocks<0x44>(a[2], a[3]) + Blocks<0xee>(a[2], a[3]);
+  return Blocks<0x88>(first, second) + Blocks<0xdd>(first, second);
+}
+
 inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   alignas(64) static constexpr std::int16_t kFirstThenSecond[32] = {
       0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
