@@ -157,7 +157,8 @@ struct LanePerRow {
       block.residuals->sums = residuals.sums;
     }
 
-    [[gnu::always_inline]] static void LoadGroup(const T* x, V* column) {
+    template <int N>
+    [[gnu::always_inline]] static void LoadGroup(const T* x, V (&column)[N]) {
       if constexpr (kPaired) {
         constexpr int kPairs = kLaneRows * D / 2;
         V pair[PowerOfTwo(kPairs)];

@@ -415,20 +415,38 @@ template <int N, class V>
 
 // The columns of W rows of D elements; as many vectors as the next power of two. May read up to W
 // elements beyond the rows.
-template <int D, class T, class V>
-[[gnu::always_inline]] inline void LoadColumns(const T* x, V* column) {
+template <int D, class T, class V, int N>
+[[gnu::always_inline]] inline void LoadColumns(const T* x, V (&column)[N]) {
+  static_assert(N >= PowerOfTwo(D));
   constexpr int W = kLanes<T>;
   constexpr int P = PowerOfTwo(D);
-  V v[P];
-#pragma GCC unroll 16
-  for (int i = 0; i < P; ++i) {
-    if constexpr (P == W) {
-      v[i] = Load(x + i * D);
-    } else {
-      v[i] = LoadRows<D, P>(x + i * (W / P) * D);
+  constexpr int R = kRegisterLanes<T>;
+  if constexpr (kTransposes && P >= R) {
+#pragma GCC unroll 2
+    for (int j = 0; j < P; j += R) {
+      decltype(V::a) first[R], second[R];  // blocks of rows
+#pragma GCC unroll 8
+      for (int i = 0; i < R; ++i) {
+        first[i] = LoadRegister(x + i * D + j);
+        second[i] = LoadRegister(x + (R + i) * D + j);
+      }
+      Transpose(first);
+      Transpose(second);
+#pragma GCC unroll 8
+      for (int i = 0; i < R; ++i) column[j + i] = {first[i], second[i]};
     }
+  } else {
+    V v[P];
+#pragma GCC unroll 16
+    for (int i = 0; i < P; ++i) {
+      if constexpr (P == W) {
+        v[i] = Load(x + i * D);
+      } else {
+        v[i] = LoadRows<D, P>(x + i * (W / P) * D);
+      }
+    }
+    Deinterleave<P>(v, column);
   }
-  Deinterleave<P>(v, column);
 }
 
 // The column that position j of such a padded row stands for; −1: none.

@@ -119,6 +119,7 @@ template <class R>
   return Blocks<0x88>(first, second) + Blocks<0xdd>(first, second);
 }
 
+constexpr bool kTransposes = false;
 inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   alignas(64) static constexpr std::int16_t kFirstThenSecond[32] = {
       0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,

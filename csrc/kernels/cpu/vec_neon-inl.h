@@ -66,6 +66,7 @@ inline F32 SpreadLanes(F32 v) {
   return vzip1q_f32(v, v);
 }
 
+constexpr bool kTransposes = false;
 inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   const uint32x4_t v = vreinterpretq_u32_f32(pairs);
   first = Floats(type, vmovn_u32(v));
