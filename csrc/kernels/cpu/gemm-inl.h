@@ -31,9 +31,8 @@ template <class T>
 struct Gemm {
   using C = Compute<T>;
   using V = Vec<C>;
-  // Targets of a panel of W or of R: one vector, so that a tile that reads one reads every line of
-  // the panel, and every set of the first-level cache has its share.
-  static constexpr int W = kLanes<T>;
+  static constexpr int kLanes = cpu::kLanes<T>;
+  static constexpr int W = kPanel<C>;
 
   static void Prepare(const Problem& p, const Plan& plan, char* workspace) {
     if (!p.intercept) return;
@@ -61,7 +60,7 @@ struct Gemm {
   char* const workspace;
   char* const scratch;
 
-  static std::int64_t Panels(const Problem& p) { return CeilDiv(p.k, W); }
+  static std::int64_t Panels(const Problem& p) { return (p.k + W - 1) / W; }
 
   C* Array(std::int64_t offset) const { return reinterpret_cast<C*>(workspace + offset); }
   double* Doubles(std::int64_t offset) const {
@@ -87,22 +86,19 @@ struct Gemm {
       const int width = Width(panel);
       const C* from = Weights() + panel * W;
       C* to = Array(m.weights_offset) + (panel - m.packed_from) * d * W;
-      for (std::int64_t j = 0; j < d; ++j, from += k, to += W) Store(to, LoadUpTo(from, width));
+      for (std::int64_t j = 0; j < d; ++j, from += k, to += W) {
+#pragma GCC unroll 2
+        for (int v = 0; v < W; v += kLanes) Store(to + v, LoadUpTo(from + v, width - v));
+      }
     }
   }
 
-  // Panels from `panel` on that one tile takes: those before and after packed_from lie apart.
-  int TilePanels(std::int64_t panel, std::int64_t end) const {
-    const std::int64_t alike = panel < m.packed_from ? Min(m.packed_from, end) : end;
-    return static_cast<int>(Min<std::int64_t>(alike - panel, kTileVectors));
-  }
-
-  // Residuals of `rows` rows from `row` on against panels [first, end), into r
-  // [panels][panel_rows][W]. `feed_of(part, panel, vectors)` has what to fetch meanwhile.
-  template <class FeedOfPanels>
+  // Residuals of `rows` rows from `row` on against panels [first, end), into r [panels][stride][W].
+  // `feed_of(part, panel)` has what to fetch meanwhile.
+  template <class FeedOfPanel>
   void Residuals(std::int64_t row, std::int64_t rows, const C* x, std::int64_t first,
-                 std::int64_t end, const C* s, C* r, std::int64_t panel_rows, double* sums,
-                 const FeedOfPanels& feed_of) const {
+                 std::int64_t end, const C* s, C* r, std::int64_t r_stride, double* sums,
+                 const FeedOfPanel& feed_of) const {
     const std::int64_t parts = CeilDiv(d, m.depth) > 0 ? CeilDiv(d, m.depth) : 1;
     for (std::int64_t part = 0; part < parts; ++part) {
       const std::int64_t from = part * m.depth;
@@ -110,55 +106,50 @@ struct Gemm {
       q.steps = Min(m.depth, d - from);
       q.add = part > 0;
       q.a_stride = m.x_stride;
-      for (std::int64_t panel = first; panel < end;) {
-        const int vectors = TilePanels(panel, end);
-        auto&& feed = feed_of(part, panel, vectors);
+      for (std::int64_t panel = first; panel < end; ++panel) {
+        auto&& feed = feed_of(part, panel);
         const bool packed = panel >= m.packed_from;
         q.b_stride = packed ? W : k;
-        q.b_second = packed ? d * W : W;
-        q.b = packed ? Array(m.weights_offset) + ((panel - m.packed_from) * d + from) * W
-                     : Weights() + panel * W + from * k;
-        q.out_second = panel_rows * W;
-        C* const panel_r = r + (panel - first) * panel_rows * W;
-        const std::int64_t tiles = CeilDiv(rows, kTileRows);
-        // Tiles of two sizes at most, so that none is so small as to wait for its own chains.
-        std::int64_t done = 0;
-        for (const bool large : {true, false}) {
-          const std::int64_t height = rows / tiles + (large ? 1 : 0);
-          q.count = large ? rows % tiles : tiles - rows % tiles;
-          if (q.count == 0) continue;
-          q.a = x + done * q.a_stride + from;
-          q.out = panel_r + done * W;
-          q.ahead = feed.Take(q.count * q.steps);
-          RunTiles<Along::kRows>(static_cast<int>(height), vectors, q);
-          done += q.count * height;
+        const C* w = packed ? Array(m.weights_offset) + (panel - m.packed_from) * d * W
+                            : Weights() + panel * W;
+        const int vectors = Width(panel) > kLanes ? 2 : 1;
+        C* const panel_r = r + (panel - first) * r_stride;
+        for (int v = 0; v < vectors; v += kTileVectors) {
+          const int tile_vectors = Min(vectors - v, kTileVectors);
+          q.b = w + from * q.b_stride + v * kLanes;
+          const std::int64_t tiles = CeilDiv(rows, kTileRows);
+          // Tiles of two sizes at most, so that none is so small as to wait for its own chains.
+          std::int64_t done = 0;
+          for (const bool large : {true, false}) {
+            const std::int64_t height = rows / tiles + (large ? 1 : 0);
+            q.count = large ? rows % tiles : tiles - rows % tiles;
+            if (q.count == 0) continue;
+            q.a = x + done * q.a_stride + from;
+            q.out = panel_r + done * W + v * kLanes;
+            q.ahead = feed.Take(q.count * q.steps);
+            RunTiles<Along::kRows>(static_cast<int>(height), tile_vectors, q);
+            done += q.count * height;
+          }
         }
-        for (const std::int64_t last = panel + vectors; panel < last; ++panel) {
-          if (part == parts - 1) {
-            Finish(row, rows, panel, s, r + (panel - first) * panel_rows * W, sums);
+        if (part < parts - 1) continue;
+        for (int v = 0; v < vectors; ++v) {
+          const std::int64_t column = panel * W + v * kLanes;
+          FinishResiduals<C> f;
+          f.rows = rows;
+          f.r = panel_r + v * kLanes;
+          f.bias = p.intercept ? Array(m.bias_offset) + column : nullptr;
+          f.y_stride = k;
+          f.y_columns = Width(panel) - v * kLanes;
+          f.s = s;
+          f.loss = sums + column;
+          f.bias_grad = sums + panels * W + column;
+          if (p.wide_y || std::is_same_v<T, C>) {
+            f.Run(cpu::At(static_cast<const C*>(p.y), row * k + column));
+          } else {
+            f.Run(cpu::At(static_cast<const T*>(p.y), row * k + column));
           }
         }
       }
-    }
-  }
-
-  // From R's products to residuals, of one panel, and what is summed of them.
-  void Finish(std::int64_t row, std::int64_t rows, std::int64_t panel, const C* s, C* r,
-              double* sums) const {
-    const std::int64_t column = panel * W;
-    FinishResiduals<C> f;
-    f.rows = rows;
-    f.r = r;
-    f.bias = p.intercept ? Array(m.bias_offset) + column : nullptr;
-    f.y_stride = k;
-    f.y_columns = Width(panel);
-    f.s = s;
-    f.loss = sums + column;
-    f.bias_grad = sums + panels * W + column;
-    if (p.wide_y || std::is_same_v<T, C>) {
-      f.Run(cpu::At(static_cast<const C*>(p.y), row * k + column));
-    } else {
-      f.Run(cpu::At(static_cast<const T*>(p.y), row * k + column));
     }
   }
 
@@ -167,7 +158,7 @@ struct Gemm {
     const T* from = static_cast<const T*>(p.x) + row * d;
     for (std::int64_t i = 0; i < rows; ++i, from += d, to += m.x_stride) {
       std::int64_t j = 0;
-      for (; j + W <= d; j += W) Store(to + j, Load(from + j));
+      for (; j + kLanes <= d; j += kLanes) Store(to + j, Load(from + j));
       if (j < d) Store(to + j, LoadFirst(from + j, static_cast<int>(d - j)));
     }
   }

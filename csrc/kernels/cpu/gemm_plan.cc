@@ -32,12 +32,9 @@ std::int64_t EqualParts(std::int64_t total, std::int64_t most, std::int64_t unit
   return std::max<std::int64_t>(RoundUp(CeilDiv(total, parts), unit), unit);
 }
 
-// Panels that a tile takes at most, on any instruction set.
-constexpr std::int64_t kPanelsOfTile = 2;
-
 // What both routes need, and the tasks of the first stage, which packs W.
 void PlanPacking(const Asked& a, bool slots, Reserve& reserve, Plan* plan) {
-  const std::int64_t panel = a.lanes, panels = CeilDiv(a.k, panel);
+  const std::int64_t panel = 2 * a.lanes, panels = CeilDiv(a.k, panel);
   GemmPlan& m = plan->gemm;
   m.depth = EqualParts(a.d, kDepth, 4);
   m.packed_from = a.n <= 24 ? a.k / panel : 0;
@@ -54,7 +51,7 @@ void PlanPacking(const Asked& a, bool slots, Reserve& reserve, Plan* plan) {
 // The sums of `parts` slots or blocks, and the workers' scratch.
 void PlanRest(const Asked& a, std::int64_t parts, std::int64_t features, std::int64_t scratch,
               Reserve& reserve, Plan* plan) {
-  const std::int64_t panel = a.lanes, panels = CeilDiv(a.k, panel);
+  const std::int64_t panel = 2 * a.lanes, panels = CeilDiv(a.k, panel);
   GemmPlan& m = plan->gemm;
   m.sums_offset = reserve((parts + 1) * 2 * panels * panel * 8);
   m.scratch_bytes = RoundUp(scratch, 64);
@@ -74,11 +71,11 @@ bool TakesGemmSlots(const Asked& a) {
 }
 
 void PlanGemmSlots(const Asked& a, Plan* plan) {
-  const std::int64_t n = a.n, d = a.d, k = a.k, panel = a.lanes;
+  const std::int64_t n = a.n, d = a.d, k = a.k, panel = 2 * a.lanes;
   GemmPlan& m = plan->gemm;
   Reserve reserve;
   PlanPacking(a, true, reserve, plan);
-  const std::int64_t slot_bytes = RoundUp(d, 2 * panel) * k * 8;
+  const std::int64_t slot_bytes = RoundUp(d, panel) * k * 8;
   std::int64_t slots = std::clamp<std::int64_t>(kSlotsBytes / slot_bytes, 8, 64);
   slots = std::min(slots, n / kChunkRows / 4 * 4);
   m.span_rows = CeilDiv(n, slots);
@@ -101,7 +98,7 @@ void PlanGemmSlots(const Asked& a, Plan* plan) {
 }
 
 void PlanGemmRounds(const Asked& a, Plan* plan) {
-  const std::int64_t n = a.n, d = a.d, k = a.k, panel = a.lanes, panels = CeilDiv(k, panel);
+  const std::int64_t n = a.n, d = a.d, k = a.k, panel = 2 * a.lanes, panels = CeilDiv(k, panel);
   GemmPlan& m = plan->gemm;
   Reserve reserve;
   PlanPacking(a, false, reserve, plan);
@@ -117,15 +114,14 @@ void PlanGemmRounds(const Asked& a, Plan* plan) {
   const std::int64_t blocks = CeilDiv(m.span_rows, m.block_rows);
   // Panels and features of a task: enough to be worth claiming.
   const double panel_flops = 2.0 * m.block_rows * std::max<std::int64_t>(d, 1) * panel;
+  m.panels_per_task = std::clamp<std::int64_t>(static_cast<std::int64_t>(kTaskFlops / panel_flops),
+                                               1, std::max<std::int64_t>(panels, 1));
+  m.panels_per_task = std::min<std::int64_t>(m.panels_per_task, kPanelsOfR);
   m.panels_per_task =
-      std::clamp<std::int64_t>(static_cast<std::int64_t>(kTaskFlops / panel_flops), 1,
-                               std::min(std::max<std::int64_t>(panels, 1), kPanelsOfR));
-  m.panels_per_task =
-      RoundUp(std::max(m.panels_per_task, CeilDiv(blocks * panels, Plan::kMaxTasks - blocks)),
-              kPanelsOfTile);
+      std::max(m.panels_per_task, CeilDiv(blocks * panels, Plan::kMaxTasks - blocks));
   const std::int64_t grouped =
       std::max<std::int64_t>(std::min<std::int64_t>(panels, kPanelsOfR), 1);
-  m.panels_per_gradient = RoundUp(std::max(grouped, CeilDiv(panels, 4096)), kPanelsOfTile);
+  m.panels_per_gradient = std::max(grouped, CeilDiv(panels, 4096));
   const std::int64_t groups = CeilDiv(panels, m.panels_per_gradient);
   const double feature_flops = 2.0 * m.span_rows * panel * m.panels_per_gradient;
   m.features_per_task =
@@ -135,9 +131,8 @@ void PlanGemmRounds(const Asked& a, Plan* plan) {
   m.x_offset = reserve(copied ? (rounds > 1 ? 2 : 1) * m.span_rows * m.x_stride * a.c_size : 0);
   m.residuals_offset = reserve(panels * m.span_rows * panel * a.c_size);
   m.grads_offset = reserve(rounds > 1 ? panels * d * panel * 8 : 0);
-  const std::int64_t scratch =
-      std::max(RoundUp(m.block_rows, a.lanes) * a.c_size,
-               rounds > 1 ? 0 : m.features_per_task * kPanelsOfTile * panel * 8);
+  const std::int64_t scratch = std::max(RoundUp(m.block_rows, a.lanes) * a.c_size,
+                                        rounds > 1 ? 0 : m.features_per_task * panel * 8);
   plan->stages = static_cast<int>(1 + 2 * rounds);
   plan->tasks[1] = static_cast<std::int32_t>(blocks * CeilDiv(panels, m.panels_per_task));
   plan->tasks[2] = static_cast<std::int32_t>(groups * CeilDiv(d, m.features_per_task) + 1);

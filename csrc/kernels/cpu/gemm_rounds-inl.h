@@ -32,11 +32,11 @@ class GemmRounds : private Gemm<T> {
  private:
   using Base = Gemm<T>;
   using Base::Array, Base::Copied, Base::CopyX, Base::Doubles, Base::Gradient, Base::InPlace,
-      Base::Residuals, Base::Sums, Base::TilePanels, Base::Width, Base::WriteSums;
+      Base::Residuals, Base::Sums, Base::Width, Base::WriteSums;
   using Base::Base;
   using Base::d, Base::k, Base::m, Base::n, Base::p, Base::panels, Base::plan, Base::scratch,
       Base::workspace;
-  using Base::W;
+  using Base::kLanes, Base::W;
   using typename Base::C;
 
   std::int64_t RoundBegin(std::int64_t round) const { return Min(round * m.span_rows, n); }
@@ -71,23 +71,21 @@ class GemmRounds : private Gemm<T> {
     const C* s = WideWeights<T>(p, RoundBegin(round) + begin, rows, reinterpret_cast<C*>(scratch));
     C* residuals = Array(m.residuals_offset) + (first * m.span_rows + begin) * W;
     Residuals(RoundBegin(round) + begin, rows, RowsOfX(round) + begin * m.x_stride, first, last, s,
-              residuals, m.span_rows, sums,
-              [&](std::int64_t part, std::int64_t panel, int vectors) {
-                return NextWeights(part, panel, vectors, first, last, rows);
+              residuals, m.span_rows * W, sums, [&](std::int64_t part, std::int64_t panel) {
+                return NextWeights(part, panel, first, last, rows);
               });
   }
 
-  // The part of the panel of W after these, while `rows` rows are multiplied by these.
-  Feed NextWeights(std::int64_t part, std::int64_t panel, int vectors, std::int64_t first,
-                   std::int64_t last, std::int64_t rows) const {
-    const bool wraps = panel + vectors == last;
-    const std::int64_t next = wraps ? first : panel + vectors, from = (part + wraps) * m.depth;
+  // The part of W that comes after this one, while `rows` rows are multiplied by this one.
+  Feed NextWeights(std::int64_t part, std::int64_t panel, std::int64_t first, std::int64_t last,
+                   std::int64_t rows) const {
+    const bool wraps = panel + 1 == last;
+    const std::int64_t next = wraps ? first : panel + 1, from = (part + wraps) * m.depth;
     if (next < m.packed_from || from >= d) return {};
-    const C* const weights = Array(m.weights_offset) + ((next - m.packed_from) * d + from) * W;
-    const std::int64_t bytes = Min(m.depth, d - from) * W * static_cast<std::int64_t>(sizeof(C));
-    const bool two = TilePanels(next, last) == 2;
-    return {weights, bytes, two ? weights + d * W : nullptr, two ? bytes : 0,
-            CeilDiv(rows, kTileRows) * m.depth};
+    const std::int64_t vectors = Width(panel) > kLanes ? 2 : 1;
+    return {Array(m.weights_offset) + ((next - m.packed_from) * d + from) * W,
+            Min(m.depth, d - from) * W * static_cast<std::int64_t>(sizeof(C)), nullptr, 0,
+            CeilDiv(rows, kTileRows) * CeilDiv(vectors, kTileVectors) * m.depth};
   }
 
   // The last task adds up the sums, the others have a part of the gradient.
@@ -100,111 +98,83 @@ class GemmRounds : private Gemm<T> {
     const std::int64_t end = Min(begin + m.features_per_task, d);
     const std::int64_t first = task % groups * m.panels_per_gradient;
     const std::int64_t last = Min(first + m.panels_per_gradient, panels);
-    for (std::int64_t panel = first; panel < last; panel += kTileVectors) {
-      Block block;
-      block.panel = panel;
-      block.vectors = static_cast<int>(Min<std::int64_t>(last - panel, kTileVectors));
-      block.begin = begin;
-      block.end = end;
-      if (OneChain()) {
-        block.grad = nullptr;
-      } else if (LastRound() > 0) {
-        block.grad = Doubles(m.grads_offset) + (panel * d + begin) * W;
-        block.grad_second = d * W;
-      } else {
-        block.grad = reinterpret_cast<double*>(scratch);
-        block.grad_second = (end - begin) * W;
-      }
-      BlockGradient(round, block, panel + kTileVectors < last);
-      if (round == LastRound() && block.grad != nullptr) WriteGradient(block);
+    for (std::int64_t panel = first; panel < last; ++panel) {
+      double* grad = reinterpret_cast<double*>(scratch);
+      if (LastRound() > 0) grad = Doubles(m.grads_offset) + (panel * d + begin) * W;
+      if (OneChain()) grad = nullptr;
+      PanelGradient(round, panel, begin, end, panel + 1 < last, grad);
+      if (round == LastRound() && grad != nullptr) WriteGradient(panel, begin, end, grad);
     }
   }
-
-  // Features [begin, end) by panels of R that one tile takes.
-  struct Block {
-    std::int64_t panel;
-    int vectors;
-    std::int64_t begin, end;
-    double* grad;                  // [end - begin][W]; null: the tiles' sums are the gradient
-    std::int64_t grad_second = 0;  // where the second panel's begins, behind the first
-  };
 
   // Whether each element of the gradient is a single chain of sums, and need not go through a
   // double: without, one row of 1000 features and 64 targets took 19 us, not 14.
   bool OneChain() const { return n > 0 && n <= m.chunk_rows; }
 
-  // The features' columns of X stay in the second-level cache from one block to the next, and the
-  // next panels of R are fetched meanwhile.
-  void BlockGradient(std::int64_t round, const Block& block, bool more) const {
-    const std::int64_t rows = RoundRows(round), features = block.end - block.begin;
-    if (round == 0 && block.grad != nullptr) {
-      for (int v = 0; v < block.vectors; ++v) {
-        double* const grad = block.grad + v * block.grad_second;
-        for (std::int64_t i = 0; i < features * W; ++i) grad[i] = 0;
-      }
+  // Features [begin, end) by one panel of R, to grad [end - begin][W]. The features' columns of X
+  // stay in the second-level cache from one panel to the next, and the next panel is fetched
+  // meanwhile. Without grad the sums are the gradient.
+  void PanelGradient(std::int64_t round, std::int64_t panel, std::int64_t begin, std::int64_t end,
+                     bool more, double* grad) const {
+    const std::int64_t rows = RoundRows(round);
+    if (round == 0 && grad != nullptr) {
+      for (std::int64_t i = 0; i < (end - begin) * W; ++i) grad[i] = 0;
     }
+    const int vectors = Width(panel) > kLanes ? 2 : 1;
     const C* x = RowsOfX(round);
-    const std::int64_t panel_size = m.span_rows * W;
-    const C* residuals = Array(m.residuals_offset) + block.panel * panel_size;
-    const std::int64_t tiles = CeilDiv(features, kTileRows);
+    const C* residuals = Array(m.residuals_offset) + panel * m.span_rows * W;
+    const std::int64_t tiles = CeilDiv(end - begin, kTileRows);
     Feed feed;
     if (more) {
-      const std::int64_t bytes = rows * W * static_cast<std::int64_t>(sizeof(C));
-      const bool two = block.panel + kTileVectors + 1 < panels && kTileVectors == 2;
-      const C* const next = residuals + kTileVectors * panel_size;
-      feed = Feed(next, bytes, two ? next + panel_size : nullptr, two ? bytes : 0, rows * tiles);
+      feed = Feed(residuals + m.span_rows * W, rows * W * static_cast<std::int64_t>(sizeof(C)),
+                  nullptr, 0, rows * tiles * CeilDiv(vectors, kTileVectors));
     }
     Tiles<C> q;
     q.a_stride = m.x_stride;
     q.b_stride = W;
-    q.b_second = panel_size;
     for (std::int64_t row = 0; row < rows; row += m.chunk_rows) {
       q.steps = Min(m.chunk_rows, rows - row);
-      q.b = residuals + row * W;
       for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        const std::int64_t j = features * tile / tiles;
-        const std::int64_t height = features * (tile + 1) / tiles - j;
-        alignas(64) C sums[kTileVectors * kTileRows * W] = {};
-        q.a = x + row * m.x_stride + block.begin + j;
-        q.out = sums;
-        q.out_second = kTileRows * W;
-        q.ahead = feed.Take(q.steps);
-        RunTiles<Along::kColumns>(static_cast<int>(height), block.vectors, q);
-        for (int v = 0; v < block.vectors; ++v) {
-          AddTile(block, v, j, height, sums + v * q.out_second);
+        const std::int64_t j = (end - begin) * tile / tiles;
+        const std::int64_t height = (end - begin) * (tile + 1) / tiles - j;
+        q.a = x + row * m.x_stride + begin + j;
+        for (int v = 0; v < vectors; v += kTileVectors) {
+          const int tile_vectors = Min(vectors - v, kTileVectors);
+          q.b = residuals + row * W + v * kLanes;
+          q.b_last = (tile_vectors - 1) * kLanes;
+          alignas(64) C sums[kTileRows * W] = {};
+          q.out = sums;
+          q.ahead = feed.Take(q.steps);
+          RunTiles<Along::kColumns>(static_cast<int>(height), tile_vectors, q);
+          for (std::int64_t r = 0; r < height; ++r) {
+            for (int i = 0; i < tile_vectors * kLanes; i += kLanes) {
+              const C* const sum = sums + r * W + i;
+              if (grad != nullptr) {
+                AddWide(grad + (j + r) * W + v * kLanes + i, Load(sum));
+                continue;
+              }
+              const std::int64_t target = panel * W + v * kLanes + i;
+              C* const out = Gradient() + (begin + j + r) * k + target;
+              if (target + kLanes <= k) {
+                Store(out, Load(sum));
+              } else {
+                for (std::int64_t c = 0; c < k - target; ++c) out[c] = sum[c];
+              }
+            }
+          }
         }
       }
     }
   }
 
-  // sums [height][W]: of features block.begin + j ..., by panel block.panel + v.
-  void AddTile(const Block& block, int v, std::int64_t j, std::int64_t height,
-               const C* sums) const {
-    const std::int64_t panel = block.panel + v;
+  void WriteGradient(std::int64_t panel, std::int64_t begin, std::int64_t end,
+                     const double* grad) const {
     const int width = Width(panel);
-    double* const grad = block.grad + v * block.grad_second + j * W;
-    C* out = Gradient() + (block.begin + j) * k + panel * W;
-    for (std::int64_t r = 0; r < height; ++r, out += k) {
-      if (block.grad != nullptr) {
-        AddWide(grad + r * W, Load(sums + r * W));
-      } else if (width == W) {
-        Store(out, Load(sums + r * W));
-      } else {
-        for (int c = 0; c < width; ++c) out[c] = sums[r * W + c];
-      }
-    }
-  }
-
-  void WriteGradient(const Block& block) const {
-    for (int v = 0; v < block.vectors; ++v) {
-      const int width = Width(block.panel + v);
-      const double* grad = block.grad + v * block.grad_second;
-      for (std::int64_t j = block.begin; j < block.end; ++j, grad += W) {
-        C* out = Gradient() + j * k + (block.panel + v) * W;
-        int t = 0;
-        for (; t + 8 <= width; t += 8) StoreF64(out + t, Load(grad + t));
-        for (; t < width; ++t) out[t] = static_cast<C>(grad[t]);
-      }
+    for (std::int64_t j = begin; j < end; ++j, grad += W) {
+      C* out = Gradient() + j * k + panel * W;
+      int t = 0;
+      for (; t + 8 <= width; t += 8) StoreF64(out + t, Load(grad + t));
+      for (; t < width; ++t) out[t] = static_cast<C>(grad[t]);
     }
   }
 

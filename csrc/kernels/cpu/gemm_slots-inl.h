@@ -31,13 +31,13 @@ class GemmSlots : private Gemm<T> {
       Base::Sums, Base::Width, Base::WriteSums;
   using Base::d, Base::k, Base::m, Base::n, Base::p, Base::panels, Base::plan, Base::scratch,
       Base::workspace;
-  using Base::W;
+  using Base::kLanes, Base::W;
   using typename Base::C;
 
-  std::int64_t XVectors() const { return CeilDiv(d, W); }
+  std::int64_t XVectors() const { return CeilDiv(d, kLanes); }
   // Where vector v of a row of X begins. The last may overlap the one before, to end with the row.
   std::int64_t Start(std::int64_t v) const {
-    return Min(v * W, Copied() ? (XVectors() - 1) * W : d - W);
+    return Min(v * kLanes, Copied() ? (XVectors() - 1) * kLanes : d - kLanes);
   }
 
   // What the next chunk will read.
@@ -45,7 +45,7 @@ class GemmSlots : private Gemm<T> {
     const std::int64_t next = row + rows < n ? row + rows : row;
     const std::int64_t next_rows = Min(m.chunk_rows, n - next);
     const std::int64_t residual_steps =
-        CeilDiv(rows, kTileRows) * CeilDiv(panels, kTileVectors) * d;
+        CeilDiv(rows, kTileRows) * CeilDiv(CeilDiv(k, kLanes), kTileVectors) * d;
     const std::int64_t tiles = k / W * CeilDiv(W, kTileRows) + CeilDiv(k % W, kTileRows);
     const std::int64_t gradient_steps =
         p.grad == nullptr ? 0 : tiles * CeilDiv(XVectors(), kTileVectors) * rows;
@@ -61,10 +61,10 @@ class GemmSlots : private Gemm<T> {
     double* grad = Doubles(m.grads_offset) + slot * m.slot_stride;
     double* sums = Sums(slot);
     for (std::int64_t t = 0; t < 2 * panels * W; ++t) sums[t] = 0;
-    C* const residuals = reinterpret_cast<C*>(scratch);             // [kPanelsOfR][chunk_rows][W]
-    C* const s_buffer = residuals + kPanelsOfR * m.chunk_rows * W;  // [chunk_rows]
-    C* const chunk_grad = s_buffer + RoundUp(m.chunk_rows, W);      // as the slot's
-    C* const x_buffer = chunk_grad + m.slot_stride;                 // [chunk_rows][x_stride]
+    C* const residuals = reinterpret_cast<C*>(scratch);              // [kPanelsOfR][chunk_rows][W]
+    C* const s_buffer = residuals + kPanelsOfR * m.chunk_rows * W;   // [chunk_rows]
+    C* const chunk_grad = s_buffer + RoundUp(m.chunk_rows, kLanes);  // as the slot's
+    C* const x_buffer = chunk_grad + m.slot_stride;                  // [chunk_rows][x_stride]
     const std::int64_t begin = slot * m.span_rows, end = Min(begin + m.span_rows, n);
     Ladder<C> gradient(chunk_grad, grad, p.grad == nullptr ? 0 : m.slot_stride);
     for (std::int64_t row = begin; row < end; row += m.chunk_rows) {
@@ -76,8 +76,8 @@ class GemmSlots : private Gemm<T> {
       Feed feed = FeedOf(row, rows);
       for (std::int64_t first = 0; first < panels; first += kPanelsOfR) {
         const std::int64_t last = Min<std::int64_t>(first + kPanelsOfR, panels);
-        Residuals(row, rows, x, first, last, s, residuals, m.chunk_rows, sums,
-                  [&](std::int64_t, std::int64_t, int) -> Feed& { return feed; });
+        Residuals(row, rows, x, first, last, s, residuals, m.chunk_rows * W, sums,
+                  [&](std::int64_t, std::int64_t) -> Feed& { return feed; });
         if (p.grad == nullptr) continue;
         ChunkGradient(x, rows, first, last, residuals, chunk_grad, feed);
       }
@@ -103,10 +103,9 @@ class GemmSlots : private Gemm<T> {
           q.a_stride = W;
           q.b = x + Start(v);
           q.b_stride = m.x_stride;
-          q.b_second = Start(v + vectors - 1) - Start(v);
+          q.b_last = Start(v + vectors - 1) - Start(v);
           q.steps = rows;
-          q.out = grad + (v * k + panel * W + j) * W;
-          q.out_second = k * W;
+          q.out = grad + (v / 2 * k + panel * W + j) * W + v % 2 * kLanes;
           q.ahead = feed.Take(rows);
           RunTiles<Along::kColumns>(height, vectors, q);
         }
@@ -127,14 +126,14 @@ class GemmSlots : private Gemm<T> {
     }
     if (p.grad == nullptr) return;
     const double* grads = Doubles(m.grads_offset);
-    const std::int64_t begin = task * m.features_per_reduction / W;
-    const std::int64_t end = Min(begin + m.features_per_reduction / W, XVectors());
+    const std::int64_t begin = task * m.features_per_reduction / kLanes;
+    const std::int64_t end = Min(begin + m.features_per_reduction / kLanes, XVectors());
     for (std::int64_t v = begin; v < end; ++v) {
       const std::int64_t start = Start(v);
       for (std::int64_t j = 0; j < k; ++j) {
-        const double* from = grads + (v * k + j) * W;
-        double lanes[W];
-        for (int i = 0; i < W; i += 8) {
+        const double* from = grads + (v / 2 * k + j) * W + v % 2 * kLanes;
+        double lanes[kLanes];
+        for (int i = 0; i < kLanes; i += 8) {
           F64x8 sum = Load(from + i);
           for (std::int64_t slot = 1; slot < slots; ++slot) {
             sum = Add(sum, Load(from + slot * m.slot_stride + i));
@@ -142,7 +141,7 @@ class GemmSlots : private Gemm<T> {
           Store(lanes + i, sum);
         }
         // Each feature once: another task may have the vector that the last one overlaps.
-        for (std::int64_t i = v * W - start; i < Min<std::int64_t>(W, d - start); ++i) {
+        for (std::int64_t i = v * kLanes - start; i < Min<std::int64_t>(kLanes, d - start); ++i) {
           Gradient()[(start + i) * k + j] = static_cast<C>(lanes[i]);
         }
       }

@@ -18,9 +18,12 @@ namespace {
 // the register file, but not with the addresses of 14 rows of X beside them.
 constexpr int kTileVectors = kAccumulators >= 24 ? 2 : 1;
 constexpr int kTileRows = kAccumulators / kTileVectors;
-static_assert(kTileVectors <= 2);
 
 constexpr int kUnroll = 32;
+
+// Columns of W and R are stored in panels of this many, whatever the tile.
+template <class C>
+constexpr int kPanel = 2 * kLanes<C>;
 
 // Where to fetch from memory while computing: `bytes` per four steps.
 struct Ahead {
@@ -82,12 +85,11 @@ inline void Fetch(Ahead& ahead) {
 enum class Along { kRows, kColumns };
 
 // acc[r][v] += sum over t < steps of a(r, t) b(t, v), where a(r, t) is a[r·a_stride + t] along rows
-// and a[r + t·a_stride] along columns, and b(t, v) starts at b + t·b_stride, its second vector
-// b_second elements behind.
+// and a[r + t·a_stride] along columns, and b(t, v) starts at b + t·b_stride, its last vector
+// b_last elements behind.
 template <Along kAlong, class V, int R, int N, class C>
 inline void Product(V (&acc)[R][N], const C* a, std::int64_t a_stride, const C* b,
-                    std::int64_t b_stride, std::int64_t b_second, std::int64_t steps,
-                    Ahead& ahead) {
+                    std::int64_t b_stride, std::int64_t b_last, std::int64_t steps, Ahead& ahead) {
   constexpr bool kColumn = kAlong == Along::kColumns;
   // One pointer per three rows: x86 addresses reach base, base + stride and base + 2·stride. Left
   // alone the compiler keeps one per row, and spills accumulators for them; with more than two
@@ -100,7 +102,8 @@ inline void Product(V (&acc)[R][N], const C* a, std::int64_t a_stride, const C* 
   const auto step = [&](std::int64_t t) __attribute__((always_inline)) {
     V bv[N];
 #pragma GCC unroll kUnroll
-    for (int v = 0; v < N; ++v) bv[v] = Load(b + (v == 0 ? 0 : b_second));
+    for (int v = 0; v < N - 1; ++v) bv[v] = Load(b + v * kLanes<C>);
+    bv[N - 1] = Load(b + b_last);
 #pragma GCC unroll kUnroll
     for (int r = 0; r < R; ++r) {
       const char* at =
@@ -144,11 +147,10 @@ struct Tiles {
   std::int64_t a_stride = 0;
   const C* b = nullptr;  // [steps][b_stride]
   std::int64_t b_stride = 0;
-  std::int64_t b_second = 0;  // where the second vector begins, behind the first
+  std::int64_t b_last = 0;  // kColumns: where the last vector begins, behind the first
   std::int64_t steps = 0;
-  bool add = false;             // kRows: to what is in out; the sums of kColumns go on from it
-  C* out = nullptr;             // [count · R][lanes]
-  std::int64_t out_second = 0;  // where those of the second vector begin
+  bool add = false;  // kRows: to what is in out; the sums of kColumns go on from it
+  C* out = nullptr;  // [count · R][kPanel]
   Ahead ahead = {};
 };
 
@@ -158,24 +160,22 @@ void Multiply(const Tiles<C>& tiles) {
   Ahead ahead = p.ahead;
   const C* a = p.a;
   C* out = p.out;
-  for (std::int64_t tile = 0; tile < p.count; ++tile, a += R * p.a_stride, out += R * kLanes<C>) {
-    const auto at = [&](int r, int v) __attribute__((always_inline)) {
-      return out + (v == 0 ? 0 : p.out_second) + r * kLanes<C>;
-    };
+  for (std::int64_t tile = 0; tile < p.count; ++tile, a += R * p.a_stride, out += R * kPanel<C>) {
     Vec<C> acc[R][N];
 #pragma GCC unroll kUnroll
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
       for (int v = 0; v < N; ++v) {
-        acc[r][v] = kAlong == Along::kRows ? Vec<C>{} : Load(at(r, v));
+        acc[r][v] = kAlong == Along::kRows ? Vec<C>{} : Load(out + r * kPanel<C> + v * kLanes<C>);
       }
     }
-    Product<kAlong>(acc, a, p.a_stride, p.b, p.b_stride, p.b_second, p.steps, ahead);
+    const std::int64_t b_last = kAlong == Along::kRows ? (N - 1) * kLanes<C> : p.b_last;
+    Product<kAlong>(acc, a, p.a_stride, p.b, p.b_stride, b_last, p.steps, ahead);
 #pragma GCC unroll kUnroll
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll kUnroll
       for (int v = 0; v < N; ++v) {
-        C* const to = at(r, v);
+        C* const to = out + r * kPanel<C> + v * kLanes<C>;
         Store(to, kAlong == Along::kRows && p.add ? Add(Load(to), acc[r][v]) : acc[r][v]);
       }
     }
@@ -202,7 +202,7 @@ void RunTiles(int rows, int vectors, const Tiles<C>& tiles) {
 template <class C>
 struct FinishResiduals {
   std::int64_t rows;
-  C* r;           // [rows, lanes]
+  C* r;           // [rows, kPanel]
   const C* bias;  // [lanes], or null
   std::int64_t y_stride;
   int y_columns;      // columns of y there are, from 1 on
@@ -230,11 +230,11 @@ struct FinishResiduals {
     Sums even[kLanes / 8], odd[kLanes / 8];  // rows', which wait for one another
     const auto row = [&](std::int64_t i, Sums* sums) __attribute__((always_inline)) {
       const TY* const yi = targets + i * stride;
-      V e = Load(r + i * kLanes);
+      V e = Load(r + i * kPanel<C>);
       if (kBias) e = Add(e, b);
       e = Sub(e, y_columns >= kLanes ? Load(yi) : LoadFirst(yi, y_columns));
       const V se = kWeights ? Mul(e, Set(s[i])) : e;
-      Store(r + i * kLanes, se);
+      Store(r + i * kPanel<C>, se);
       if constexpr (kLanes == 8) {
         sums[0].Take(se, e);
       } else {

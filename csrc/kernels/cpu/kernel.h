@@ -55,7 +55,7 @@ struct Problem {
   void* cancelled_context;
 };
 
-constexpr std::int64_t kPanelsOfR = 16;  // panels of R that a gemm slot's worker keeps at a time
+constexpr std::int64_t kPanelsOfR = 8;  // panels of R that a gemm slot's worker keeps at a time
 
 // What gemm-inl.h is told. Offsets are bytes into the workspace.
 struct GemmPlan {
