@@ -336,12 +336,10 @@ inline void Split(const T* type, Pair<H> pairs, Pair<H>& first, Pair<H>& second)
   Split(type, pairs.b, first.b, second.b);
 }
 
-// Adjacent lanes of a followed by b, added.
-template <class V>
-inline V AddPairs(V a, V b) {
-  V even, odd;
-  Unzip(a, b, even, odd);
-  return Add(even, odd);
+// Adjacent lanes of x followed by y, added.
+template <class H>
+inline Pair<H> AddPairs(Pair<H> x, Pair<H> y) {
+  return {AddPairs(x.a, x.b), AddPairs(y.a, y.b)};
 }
 
 // Two vectors, each folded in half.

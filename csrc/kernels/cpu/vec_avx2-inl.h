@@ -74,24 +74,22 @@ inline R FoldTwo(R x, R y) {
          reinterpret_cast<R>(_mm256_permute2f128_ps(a, b, 0x31));
 }
 
-// The shuffle works within 128-bit halves, the permute mends the order.
-template <int kShuffle>
-inline F32 Pick(F32 a, F32 b) {
-  const __m256d s = _mm256_castps_pd(_mm256_shuffle_ps(a, b, kShuffle));
-  return _mm256_castpd_ps(_mm256_permute4x64_pd(s, _MM_SHUFFLE(3, 1, 2, 0)));
-}
-template <int kShuffle>
-inline F64 Pick(F64 a, F64 b) {
-  return _mm256_permute4x64_pd(_mm256_shuffle_pd(a, b, kShuffle), _MM_SHUFFLE(3, 1, 2, 0));
+// Shuffles work within 128-bit halves: what they leave is in this order.
+template <class R>
+inline R MendOrder(R v) {
+  const __m256d d = reinterpret_cast<__m256d>(v);
+  return reinterpret_cast<R>(_mm256_permute4x64_pd(d, _MM_SHUFFLE(3, 1, 2, 0)));
 }
 inline void Unzip(F32 a, F32 b, F32& even, F32& odd) {
-  even = Pick<0x88>(a, b);
-  odd = Pick<0xdd>(a, b);
+  even = MendOrder<F32>(_mm256_shuffle_ps(a, b, 0x88));
+  odd = MendOrder<F32>(_mm256_shuffle_ps(a, b, 0xdd));
 }
 inline void Unzip(F64 a, F64 b, F64& even, F64& odd) {
-  even = Pick<0x0>(a, b);
-  odd = Pick<0xf>(a, b);
+  even = MendOrder<F64>(_mm256_unpacklo_pd(a, b));
+  odd = MendOrder<F64>(_mm256_unpackhi_pd(a, b));
 }
+inline F32 AddPairs(F32 a, F32 b) { return MendOrder<F32>(_mm256_hadd_ps(a, b)); }
+inline F64 AddPairs(F64 a, F64 b) { return MendOrder<F64>(_mm256_hadd_pd(a, b)); }
 
 // Whether Transpose is cheaper than Unzip, for both types.
 constexpr bool kTransposes = true;

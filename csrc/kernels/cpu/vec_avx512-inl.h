@@ -95,6 +95,13 @@ inline void Unzip(F64 a, F64 b, F64& even, F64& odd) {
   odd = _mm512_permutex2var_pd(a, _mm512_add_epi64(e, _mm512_set1_epi64(1)), b);
 }
 
+template <class R>
+inline R AddPairs(R a, R b) {
+  R even, odd;
+  Unzip(a, b, even, odd);
+  return even + odd;
+}
+
 // Each round puts the last of the six bits of an element's number before the others.
 [[gnu::always_inline]] inline void Transpose(F64 (&v)[8]) {
 #pragma GCC unroll 3

@@ -53,6 +53,9 @@ inline void Unzip(F64 a, F64 b, F64& even, F64& odd) {
   odd = vuzp2q_f64(a, b);
 }
 
+inline F32 AddPairs(F32 a, F32 b) { return vpaddq_f32(a, b); }
+inline F64 AddPairs(F64 a, F64 b) { return vpaddq_f64(a, b); }
+
 [[gnu::always_inline]] inline void Transpose(F64 (&v)[2]) {
   const F64 first = vzip1q_f64(v[0], v[1]);
   v[1] = vzip2q_f64(v[0], v[1]);
