@@ -48,8 +48,8 @@ NATIVE = [
     (
         "plan: no room for eight packed targets",
         PLAN,
-        ": k == 2 ? 2 : k <= 4 ? 4 : 8;",
-        ": k == 2 ? 2 : 4;",
+        "k <= 2 ? 2 : k <= 4 ? 4 : 8;",
+        "k <= 2 ? 2 : 4;",
         SHAPES,
     ),
     (
@@ -584,8 +584,29 @@ NATIVE = [
         SHAPES,
     ),
     (
+        "residuals of groups: rows behind the last count",
+        RESIDUAL,
+        "    if (valid < kRows) r = KeepFirst",
+        "    if (false) r = KeepFirst",
+        SHAPES,
+    ),
+    (
+        "residuals of groups: weights behind the last row are anything",
+        FEW,
+        "    Store(out + rows, Vec<C>{});\n",
+        "",
+        SHAPES,
+    ),
+    (
+        "residuals of groups: targets are read behind the last",
+        FEW,
+        "i < rows && i * K + 2 * W <= left; i += kRows",
+        "i < rows; i += kRows",
+        SHAPES,
+    ),
+    (
         "packed: rows behind the last are not zero",
-        "csrc/kernels/cpu/lane_per_row_tile-inl.h",
+        "csrc/kernels/cpu/lane_per_row_packed-inl.h",
         "i < p.n ? x[i * p.d + j] : C(0)",
         "x[i * p.d + j]",
         DESCENT,
@@ -600,8 +621,8 @@ NATIVE = [
     (
         "gemm: the loss and the intercept's gradient without weights",
         "csrc/kernels/cpu/gemm_tile-inl.h",
-        "sums.Take(se, e);",
-        "sums.Take(e, e);",
+        "sums[0].Take(se, e);",
+        "sums[0].Take(e, e);",
         SHAPES,
     ),
     (

@@ -61,3 +61,5 @@ inline __m256 Half512(simde__m512 v, int half) {
 #define _mm512_maskz_loadu_ps(m, p) (avx512_emulation::First<simde__m512, float>(m, p))
 #define _mm512_maskz_loadu_pd(m, p) (avx512_emulation::First<simde__m512d, double>(m, p))
 #define _mm256_maskz_loadu_epi16(m, p) (avx512_emulation::First<__m256i, std::uint16_t>(m, p))
+#undef _mm512_shuffle_f32x4  // a macro where GCC does not optimize
+#define _mm512_shuffle_f32x4(a, b, blocks) simde_mm512_shuffle_f32x4(a, b, blocks)
