@@ -87,6 +87,7 @@ def test_no_memory_for_the_estimator_is_a_memory_error(solver):
     without_memory(lambda: model.fit(x, y), MemoryError)
     assert (model.fit(x[:500, :3], y[:500]).coef_ == small).all()
     """,
+        extras=True,
         PYTHONWARNINGS="ignore",
     )
 
@@ -147,6 +148,7 @@ def test_kernels_work_in_a_fork_of_a_process_that_ran_tensorflow():
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """,
         timeout=120,
+        extras=True,
         TF_CPP_MIN_LOG_LEVEL="3",
     )
 
