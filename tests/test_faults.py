@@ -217,16 +217,17 @@ GROWTH = """
         for _ in range({calls}):
             call()
         grown = resident() - before
-        # Ten bytes a call would be a leak; the allocator's own pages are not.
-        assert grown < 10 * {calls} + (1 << 20), (call, grown)
+        # Ten bytes a call would be a leak; the allocator's own pages are not. (TensorFlow's grow
+        # by 220 KiB, and no further. 20 bytes a call of the kernels show, 60 of the ops.)
+        assert grown < 10 * {calls} + (400 << 10), (call, grown)
 """
 
 
 @pytest.mark.parametrize(
     ("tensorflow", "calls"),
     [
-        (False, 100_000),
-        (True, 20_000),
+        (False, 40_000),
+        (True, 8_000),
         pytest.param(False, 1_000_000, marks=pytest.mark.slow),
         pytest.param(True, 1_000_000, marks=pytest.mark.slow),
     ],
