@@ -46,10 +46,11 @@ def interleave(
     follows the same neighbour. If other processes took more than DISTURBED of the processors
     meanwhile, it is done again, up to three times, and the quietest is what counts: OpenMP's
     barriers wait for a whole time slice when one thread is late, so that some libraries would
-    seem a thousand times slower than they are.
+    seem a thousand times slower than they are. Without `seconds`, where nobody looks at the times,
+    it is not.
     """
     quietest, least = {}, float("inf")
-    for _ in range(3):
+    for _ in range(3 if seconds else 1):
         before, start = _others(), time.perf_counter()
         times = _interleave(calls, clocks or {}, seconds, rounds, seed)
         share = (_others() - before) / (time.perf_counter() - start) / (os.cpu_count() or 1)
