@@ -38,7 +38,7 @@ struct Compensated {
 inline double Value(const Compensated<double>& a) {
   return a.error - a.error == 0 ? a.sum + a.error : a.sum;
 }
-// Of lanes t, t + P, ...
+// What lanes t, t + P, ... add up to.
 template <int P>
 inline double Value(const Compensated<F64x8>& a, std::int64_t t) {
   double sum[8], error[8];
@@ -121,7 +121,7 @@ class RowValues {
   bool as_wide_;
 };
 
-// Of one target.
+// Those of one target.
 template <class T>
 struct Residuals {
   using C = Compute<T>;
@@ -178,7 +178,7 @@ struct Residuals {
   }
 };
 
-// Of several targets, padded to P, a power of two: lane i is target i % P of row i / P of a group.
+// Those of several targets, padded to P, a power of two: lane i is target i % P of row i / P of a group.
 // What the lanes of no target hold goes nowhere.
 template <class C, int P>
 struct GroupResiduals {

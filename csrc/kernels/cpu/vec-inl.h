@@ -63,7 +63,7 @@ template <class T>
 constexpr int kLanes = 64 / sizeof(Compute<T>);
 template <class V>
 constexpr int kLanesOf = std::is_same_v<V, F64x8> ? 8 : 16;
-// Of one register.
+// Lanes of one register.
 template <class T>
 constexpr int kRegisterLanes = sizeof(F32) / sizeof(Compute<T>);
 

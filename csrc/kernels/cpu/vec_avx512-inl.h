@@ -76,7 +76,7 @@ inline F64 Fma(F64 a, F64 b, F64 c) { return _mm512_fmadd_pd(a, b, c); }
 inline F64 Low(F32 a) { return _mm512_cvtps_pd(_mm512_castps512_ps256(a)); }
 inline F64 High(F32 a) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1)); }
 
-// Of eight elements.
+// Eight elements as doubles.
 inline F64 LoadRegisterF64(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 template <class T>
 inline F64 LoadRegisterF64(const T* p) {

@@ -60,7 +60,7 @@ struct Instruction {
   bool guarded = false, guard_negated = false;
   bool is_volatile = false, past_l1 = false;
   bool transposed = false;  // of ldmatrix
-  bool by_index = false;  // of a shuffle: among the lanes that its mask of segments says
+  bool by_index = false;    // of a shuffle: among the lanes that its mask of segments says
   std::uint32_t guard = 0;
   int line = 0;
   std::string text;
