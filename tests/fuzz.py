@@ -1,8 +1,10 @@
 """Calls everything with what nobody would pass: `python tests/fuzz.py --calls N --seed S`.
 
-Sizes are 0, small or huge, ranks 0 to 5, element types any; arguments are eager, or inside a
-tf.function of known shape, of unknown rank, or constants whose shape is known only once they are
-folded. A call must give the right answer or raise one of `REFUSALS`.
+Sizes are 0, small or huge, ranks 0 to 5, element types any; numbers may be infinite, NaN, subnormal
+or have products that overflow; NumPy's arrays may have strides, another byte order or memory in
+common. Arguments are eager, or inside a tf.function of known shape, of unknown rank, or constants
+whose shape is known only once they are folded, or fed to a v1 session, or given to a SavedModel
+that was loaded. A call must give the right answer (`fuzz_truth.py`) or raise one of `refusals`.
 
 Calls run in child processes with a limit on memory. The parent notices a child that dies or takes
 too long over one call, reports the call, and goes on with a new child behind it. Call i of a seed
@@ -17,16 +19,21 @@ import resource
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
+from fuzz_truth import wrong
 
 HUGE = [2**31, 2**32 + 1, 2**40, 2**44, 2**55, 2**57 + 8, 2**60, 2**62, 2**63 - 1]
 SMALL = [0, 0, 1, 1, 2, 3, 5, 8, 9, 17, 33]
-DTYPES = [np.float32, np.float32, np.float64, np.float16]
+DTYPES = [np.float32, np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
+STRANGE = [np.int32, np.int64, np.complex64, np.bool_, np.longdouble]
+HALVES = [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 STEPS = [0, 1, 2, 3, 7, -1, -(2**63), 2**33, 2**40, 2**40 + 1, 2**56, 2**61, 2**62, 2**63 - 1]
 RATES = [0.0, 1e-3, 1e-3, np.inf, np.nan, 1e300]
 MOST_ELEMENTS = 10_000  # of an array that has elements
@@ -62,11 +69,24 @@ def array(rng: np.random.Generator, shape: list[int], dtype: Any) -> np.ndarray 
     if elements > MOST_ELEMENTS:
         return None
     if elements:
-        return np.asarray(rng.standard_normal(shape)).astype(dtype).reshape(shape)
+        values = np.asarray(rng.standard_normal(shape)).reshape(shape)
+        if rng.random() < 0.1:
+            some = rng.random(shape) < rng.choice([0.05, 0.5])
+            values[some] = rng.choice(extremes(np.dtype(dtype)), np.count_nonzero(some))
+        return values.astype(dtype)
     try:
         return np.zeros(shape, dtype)
     except (ValueError, MemoryError):
         return None
+
+
+def extremes(dtype: np.dtype) -> list[float]:
+    """What is not a number, zeros, what is subnormal, and what overflows when it is squared."""
+    if dtype.kind not in "fV":
+        return [0.0, 1.0]
+    kind = ml_dtypes.finfo(dtype)
+    huge = 10 * float(kind.max) ** 0.5
+    return [np.nan, np.inf, -np.inf, 0.0, -0.0, float(kind.tiny) / 4, huge, -huge]
 
 
 def draw(rng: np.random.Generator, modes: dict[str, float]) -> Call:
@@ -79,7 +99,7 @@ def draw(rng: np.random.Generator, modes: dict[str, float]) -> Call:
 def _draw(rng: np.random.Generator, modes: dict[str, float]) -> Call | None:
     weights = np.array(list(modes.values()))
     mode = str(rng.choice(list(modes), p=weights / weights.sum()))
-    functions = ["loss_and_grad", "descent"]
+    functions = ["loss_and_grad", "descent"] + ["gram"] * (mode != "jit")
     if mode != "kernels":
         functions += ["loss", "gradients"]
     if mode not in ("kernels", "jit"):
@@ -109,10 +129,10 @@ def _draw(rng: np.random.Generator, modes: dict[str, float]) -> Call | None:
             shapes[name] = list(shapes[name])
             shapes[name][int(rng.integers(len(shapes[name])))] = size(rng)
     x_type = rng.choice(DTYPES)
-    w_type = np.float32 if x_type == np.float16 and rng.random() < 0.5 else x_type
+    w_type = np.float32 if np.dtype(x_type) in HALVES and rng.random() < 0.5 else x_type
     types = dict.fromkeys(shapes, w_type) | {"x": x_type}
     if rng.random() < 0.1:
-        types[str(rng.choice(list(types)))] = rng.choice(DTYPES)
+        types[str(rng.choice(list(types)))] = rng.choice(DTYPES + STRANGE)
     arrays: dict[str, Any] = {}
     for name, shape in shapes.items():
         value = array(rng, shape, types[name])
@@ -126,7 +146,48 @@ def _draw(rng: np.random.Generator, modes: dict[str, float]) -> Call | None:
     options: dict[str, Any] = {"intercept": intercept}
     if function == "raw_loss_grad":
         options["loss_per_target"] = bool(rng.random() < 0.5)
+    if mode == "kernels" and rng.random() < 0.2:
+        arrays = {
+            name: a if a is None or a.ndim == 0 else laid_out(rng, a) for name, a in arrays.items()
+        }
+    elif mode == "kernels" and rng.random() < 0.05:
+        arrays = in_common(arrays)
     return Call(mode, function, arrays, options)
+
+
+def laid_out(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
+    """The same numbers, elsewhere in memory: what is not in C's order is refused."""
+    kind = rng.choice(["as it was", "read-only", "misaligned", "strides", "Fortran", "byte order"])
+    if a.size == 0 or kind == "as it was":
+        return a
+    if kind == "read-only":
+        a.flags.writeable = False
+        return a
+    if kind == "misaligned":
+        place = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    elif kind == "strides":
+        place = np.empty((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)[..., ::2]
+    elif kind == "Fortran":
+        return np.asfortranarray(a)
+    else:
+        return a.astype(a.dtype.newbyteorder())
+    place[...] = a
+    return place
+
+
+def in_common(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays of one type as parts of one, from its beginning."""
+    names = [n for n in ("x", "w", "y", "sample_weight") if arrays.get(n) is not None]
+    longest = max((arrays[n] for n in names), key=lambda a: a.size)
+    if longest.size == 0:
+        return arrays
+    begin = longest.reshape(-1)
+    shared = {
+        n: begin[: arrays[n].size].reshape(arrays[n].shape)
+        for n in names
+        if arrays[n].dtype == begin.dtype and arrays[n].size
+    }
+    return arrays | shared
 
 
 def _schedule(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -176,6 +237,9 @@ def functions() -> dict[str, Function]:
         return list(lo.gradient_descent(**arguments))
 
     return {
+        "gram": lambda x, y, sample_weight=None, **rest: list(
+            lo.gram(x, y, sample_weight=sample_weight)
+        ),
         "loss": lambda **a: [lo.linear_l2_loss(**a)],
         "loss_and_grad": lambda **a: list(lo.linear_l2_loss_and_grad(**a)),
         "descent": descent,
@@ -202,7 +266,13 @@ def kernel_functions() -> dict[str, Function]:
                 arguments[name] = kind(arguments[name])
         return list(kernels.gradient_descent(**arguments))
 
-    return {"loss_and_grad": lambda **a: list(kernels.loss_and_grad(**a)), "descent": descent}
+    return {
+        "loss_and_grad": lambda **a: list(kernels.loss_and_grad(**a)),
+        "descent": descent,
+        "gram": lambda x, y, sample_weight=None, **rest: list(
+            kernels.gram(x, y, sample_weight=sample_weight)[:6]
+        ),
+    }
 
 
 def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
@@ -227,6 +297,11 @@ def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
             }
 
         return tf.function(lambda: function(**decode(), **call.options), autograph=False)()
+    if call.mode == "fed":
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            places = {n: tf.compat.v1.placeholder(a.dtype) for n, a in call.arrays.items()}
+            results = function(**places, **call.options)
+            return list(session.run(results, {places[n]: a for n, a in call.arrays.items()}))
     names = list(call.arrays)
     tensors = [tf.constant(a) for a in call.arrays.values()]
     shapes = [None if call.mode == "unknown" else t.shape for t in tensors]
@@ -238,10 +313,13 @@ def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
             tf.TensorSpec(shape, t.dtype) for shape, t in zip(shapes, tensors, strict=True)
         ],
     )
-    return traced(*tensors)
-
-
-# ---------------------------------------------------------------------------------------- verdicts
+    if call.mode != "saved":
+        return traced(*tensors)
+    module = tf.Module()
+    module.traced = traced
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder)
+        return tf.saved_model.load(folder).traced(*tensors)
 
 
 def refusals(tensorflow: bool) -> tuple[type[BaseException], ...]:
@@ -251,99 +329,6 @@ def refusals(tensorflow: bool) -> tuple[type[BaseException], ...]:
     import tensorflow as tf
 
     return (*builtin, tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError)
-
-
-def wrong(call: Call, results: list[Any]) -> str | None:
-    """What is wrong with an answer, where it can be told."""
-    x, w, y = (call.arrays[name] for name in "xwy")
-    s = call.arrays.get("sample_weight")
-    intercept = call.options["intercept"]
-    want: dict[int, np.ndarray] = {}
-    added = 1.0  # what a sum that cancels is made of
-    by_name = {"loss": (0, None), "gradients": (0, 2), "loss_and_grad": (0, 1)}
-    by_name |= {"raw_loss_grad": (None, 1), "raw_product": (None, 0)}
-    if call.function == "raw_saved":
-        want[0] = call.arrays["grad"]
-    elif call.function in by_name:
-        product = call.function == "raw_product"
-        loss, grad = composite(x, w, None if product else y, s, intercept)
-        at_loss, at_grad = by_name[call.function]
-        if at_loss is not None:
-            want[at_loss] = np.sum(loss)
-            added = float(np.sum(np.abs(loss), where=np.isfinite(loss)))
-        if at_grad is not None:
-            want[at_grad] = grad
-    else:
-        want = descended(call, x, w, y, s, intercept)
-    for i, exact in want.items():
-        got = np.asarray(results[i])
-        if got.shape != np.shape(exact):
-            return f"result {i} has shape {got.shape}, not {np.shape(exact)}"
-        if w.dtype != np.float16:  # beyond the type's range is infinite in it
-            with np.errstate(over="ignore"):
-                exact = np.asarray(exact).astype(w.dtype).astype(np.float64)
-        scale = np.max(np.abs(exact), initial=max(added, 1.0), where=np.isfinite(exact))
-        tolerance = (0.05 if w.dtype == np.float16 else 1e-3) * scale
-        if not np.allclose(
-            got.astype(np.float64), exact, rtol=0.05, atol=tolerance, equal_nan=True
-        ):
-            if w.dtype == np.float16 and not np.isfinite(got).all():
-                continue  # beyond the type's range
-            return f"result {i} is wrong"
-    return None
-
-
-def composite(
-    x: np.ndarray, w: np.ndarray, y: np.ndarray | None, s: Any, intercept: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses and gradient of every problem in float64; where no array has elements, zeros."""
-    *batch, n, d = x.shape
-    k = w.shape[-1] if w.ndim > 1 else 1
-    if 0 in (n, k, *batch):
-        return np.zeros(()), zeros(w.shape)
-    x, w = x.astype(np.float64), w.astype(np.float64)
-    if y is None and d == 0:  # of any size: a column of ones at most
-        total = np.sum(s, dtype=np.float64, axis=-1) if s is not None else np.full(batch, float(n))
-        if w.ndim > 1:
-            total = total[..., None, None]
-        return 0.5 * (total * w * w).sum((-1, -2) if w.ndim > 1 else -1), w * total
-    if intercept:
-        x = np.concatenate([np.ones((*x.shape[:-1], 1)), x], -1)
-    vector = w.ndim == 1
-    w = w[:, None] if vector else w
-    r = x @ w
-    if y is not None:
-        r = r - (y[:, None] if vector else y).astype(np.float64)
-    weighted = r if s is None else r * s.astype(np.float64)[..., None]
-    grad = np.swapaxes(x, -1, -2) @ weighted
-    return 0.5 * (r * weighted).sum((-1, -2)), grad[:, 0] if vector else grad
-
-
-def zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Has any shape: one zero that is repeated takes no memory."""
-    return np.broadcast_to(np.zeros(()), shape)
-
-
-def descended(
-    call: Call, x: np.ndarray, w: np.ndarray, y: np.ndarray | None, s: Any, intercept: bool
-) -> dict[int, np.ndarray]:
-    a = call.arrays
-    finite = np.isfinite(a["learning_rate"]).all() and np.isfinite(a["momentum"])
-    if not (x.ndim == 2 and finite and np.abs(a["learning_rate"]).max(initial=0) < 1):
-        return {}
-    steps = int(a["num_steps"])
-    if steps > 100 or w.dtype == np.float16:
-        return {}
-    rates = np.broadcast_to(a["learning_rate"], steps)
-    w = w.astype(np.float64)
-    v, losses = np.zeros_like(w), []
-    for t in range(steps + 1):
-        loss, grad = composite(x, w, y, s, intercept)
-        losses.append(np.sum(loss))
-        if t < steps:
-            v = a["momentum"] * v - rates[t] * grad
-            w = w + v
-    return {0: w, 1: np.array(losses)}
 
 
 # ---------------------------------------------------------------------------------- child, parent
@@ -442,7 +427,9 @@ MODES = {
     "folded": 1.0,
     "known": 0.5,
     "unknown": 0.5,
+    "fed": 0.5,
     "jit": 0.2,
+    "saved": 0.05,
 }
 
 
