@@ -28,6 +28,8 @@ def wrong(call: Any, results: list[Any]) -> str | None:
     """What is wrong with an answer, where it can be told."""
     a = call.arrays
     x, w, y, s = a["x"], a["w"], a["y"], a.get("sample_weight")
+    if call.function == "fit":
+        return fit_differs(call, results)
     taken = {"gram": [x, y, s], "raw_product": [x, w, s]}.get(call.function, [x, w, y, s])
     if any(array is not None and array.dtype.kind not in "fV" for array in taken):
         return "an answer for elements that are not floating-point numbers"
@@ -154,6 +156,29 @@ def gram(x: np.ndarray, y: np.ndarray | None, s: np.ndarray | None) -> dict[int,
 
     pairs = zip(sums(x, y, s), sums(*absolute(x, y, s)), strict=True)
     return {i: Sums(value, added, value) for i, (value, added) in enumerate(pairs)}
+
+
+# -------------------------------------------------------------------------------------- estimators
+
+
+def fit_differs(call: Any, results: list[Any]) -> str | None:
+    """The gradient at least squares is 0, but for a part of what is added in it."""
+    x, y, s = widened(*(call.arrays.get(name) for name in ("x", "y", "sample_weight")))
+    coefficients, constant = (np.asarray(a, np.float64) for a in results)
+    if not (np.isfinite(coefficients).all() and np.isfinite(constant).all()):
+        return f"coefficients {coefficients}, {constant}"
+    y = y.reshape(len(x), -1)
+    w = coefficients.reshape(y.shape[1], -1).T
+    if call.options["intercept"]:
+        w = np.vstack([np.broadcast_to(constant, (1, y.shape[1])), w])
+    intercept = call.options["intercept"]
+    _, grad = evaluated(x, w, y, s, intercept)
+    _, added = evaluated(*absolute(x, w, y, s), intercept, added=float(np.finfo(np.float64).tiny))
+    wrong = np.isfinite(added) & (np.abs(grad) > 1e-6 * added)
+    if not wrong.any():
+        return None
+    at = np.unravel_index(np.argmax(wrong), wrong.shape)
+    return f"the gradient is {grad[at]} of {added[at]}, at {at}"
 
 
 # --------------------------------------------------------------------------------------- descents
