@@ -493,6 +493,9 @@ int64_t Random(int64_t count, std::uint64_t seed, int64_t first) {
       const std::uint64_t eight = random();
       std::memcpy(&bytes[at], &eight, 8);
     }
+    // What comes first are sizes: small ones mostly, of which there are many more calls.
+    const bool small = random() % 8 != 0;
+    for (std::size_t at = 0; small && at < 12; ++at) bytes[at] = static_cast<char>(bytes[at] & 15);
     Try(bytes);
   }
   const int64_t grown = ResidentBytes() - before;
