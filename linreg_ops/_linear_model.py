@@ -191,6 +191,8 @@ class LinearModel(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ign
     def _check_data(
         self, X: Any, y: Any, sample_weight: Any, reset: bool = True
     ) -> tuple[Any, Array, Array | None]:
+        if getattr(getattr(y, "dtype", None), "name", "") == "bfloat16":
+            y = np.asarray(y).astype(np.float32)  # the checks of targets do not know the type
         floats = [np.float64, np.float32] + ([] if self._descends else [np.float16])
         x, y_checked = validate_data(
             self, X, y, reset=reset, dtype=floats, multi_output=True, y_numeric=True,

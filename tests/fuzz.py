@@ -1,8 +1,11 @@
 """Calls everything with what nobody would pass: `python tests/fuzz.py --calls N --seed S`.
 
-Sizes are 0, small or huge, ranks 0 to 5, element types any; arguments are eager, or inside a
-tf.function of known shape, of unknown rank, or constants whose shape is known only once they are
-folded. A call must give the right answer or raise one of `REFUSALS`.
+Sizes are 0, small or huge, ranks 0 to 5, element types any; numbers may be infinite, NaN, subnormal
+or have products that overflow. Arrays of kernels and of an estimator may have strides, another byte
+order or memory in common. Those of ops are eager, or inside a tf.function of known shape or unknown
+rank, or constants whose shape is known only once they are folded, or fed to a v1 session, or given
+to a SavedModel that was loaded. A call must give the right answer (`fuzz_truth.py`) or raise one of
+`refusals`.
 
 Calls run in child processes with a limit on memory. The parent notices a child that dies or takes
 too long over one call, reports the call, and goes on with a new child behind it. Call i of a seed
@@ -17,134 +20,18 @@ import resource
 import select
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from fuzz_draw import Call, draw
+from fuzz_truth import wrong
 
-HUGE = [2**31, 2**32 + 1, 2**40, 2**44, 2**55, 2**57 + 8, 2**60, 2**62, 2**63 - 1]
-SMALL = [0, 0, 1, 1, 2, 3, 5, 8, 9, 17, 33]
-DTYPES = [np.float32, np.float32, np.float64, np.float16]
-STEPS = [0, 1, 2, 3, 7, -1, -(2**63), 2**33, 2**40, 2**40 + 1, 2**56, 2**61, 2**62, 2**63 - 1]
-RATES = [0.0, 1e-3, 1e-3, np.inf, np.nan, 1e300]
-MOST_ELEMENTS = 10_000  # of an array that has elements
 MEMORY = 6 << 30
-
-
-# ------------------------------------------------------------------------------------- arguments
-
-
-class Call(NamedTuple):
-    """A function's name, how it is called, and with what."""
-
-    mode: str
-    function: str
-    arrays: dict[str, Any]
-    options: dict[str, Any]
-
-    def __str__(self) -> str:
-        shapes = {
-            name: "none" if a is None else f"{a.dtype}{list(a.shape)}" if a.ndim else a.item()
-            for name, a in self.arrays.items()
-        }
-        return f"{self.mode} {self.function} {shapes} {self.options}"
-
-
-def size(rng: np.random.Generator, huge: float = 0.25) -> int:
-    return int(rng.choice(HUGE) if rng.random() < huge else rng.choice(SMALL))
-
-
-def array(rng: np.random.Generator, shape: list[int], dtype: Any) -> np.ndarray | None:
-    """Random numbers of a shape, or None where there is no such array."""
-    elements = int(np.prod(shape, dtype=object)) if shape else 1
-    if elements > MOST_ELEMENTS:
-        return None
-    if elements:
-        return np.asarray(rng.standard_normal(shape)).astype(dtype).reshape(shape)
-    try:
-        return np.zeros(shape, dtype)
-    except (ValueError, MemoryError):
-        return None
-
-
-def draw(rng: np.random.Generator, modes: dict[str, float]) -> Call:
-    while True:
-        call = _draw(rng, modes)
-        if call is not None:
-            return call
-
-
-def _draw(rng: np.random.Generator, modes: dict[str, float]) -> Call | None:
-    weights = np.array(list(modes.values()))
-    mode = str(rng.choice(list(modes), p=weights / weights.sum()))
-    functions = ["loss_and_grad", "descent"]
-    if mode != "kernels":
-        functions += ["loss", "gradients"]
-    if mode not in ("kernels", "jit"):
-        functions += ["raw_loss_grad", "raw_product", "raw_saved", "raw_descent"]
-    function = str(rng.choice(functions))
-    batch = [size(rng, 0.1) for _ in range(int(rng.choice([0, 0, 0, 1, 2, 3])))]
-    if mode == "kernels":
-        batch = []
-    n, d, k = size(rng), size(rng), size(rng)
-    intercept = bool(rng.random() < 0.3)
-    vector = not batch and rng.random() < 0.4
-    columns = [] if vector else [k]
-    shapes = {
-        "x": [*batch, n, d],
-        "w": [*batch, min(d + intercept, 2**63 - 1), *columns],
-        "y": [*batch, n, *columns],
-    }
-    if rng.random() < 0.3:
-        shapes["sample_weight"] = [*batch, n]
-    if function == "raw_saved":
-        shapes["grad"] = shapes["w"]
-    if rng.random() < 0.4:  # one of them is of another shape
-        name = str(rng.choice(list(shapes)))
-        if rng.random() < 0.5:
-            shapes[name] = [size(rng) for _ in range(int(rng.integers(0, 6)))]
-        elif shapes[name]:
-            shapes[name] = list(shapes[name])
-            shapes[name][int(rng.integers(len(shapes[name])))] = size(rng)
-    x_type = rng.choice(DTYPES)
-    w_type = np.float32 if x_type == np.float16 and rng.random() < 0.5 else x_type
-    types = dict.fromkeys(shapes, w_type) | {"x": x_type}
-    if rng.random() < 0.1:
-        types[str(rng.choice(list(types)))] = rng.choice(DTYPES)
-    arrays: dict[str, Any] = {}
-    for name, shape in shapes.items():
-        value = array(rng, shape, types[name])
-        if value is None:
-            return None
-        arrays[name] = value
-    if mode == "kernels" and rng.random() < 0.2:
-        arrays["y"] = None  # zeros of any size
-    if "descent" in function:
-        arrays |= _schedule(rng)
-    options: dict[str, Any] = {"intercept": intercept}
-    if function == "raw_loss_grad":
-        options["loss_per_target"] = bool(rng.random() < 0.5)
-    return Call(mode, function, arrays, options)
-
-
-def _schedule(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    steps = int(rng.choice(STEPS) if rng.random() < 0.5 else rng.choice(STEPS[:5]))
-    rate: Any = float(rng.choice(RATES))
-    if rng.random() < 0.3:
-        rate = np.full(max(0, min(steps, 9)) + int(rng.random() < 0.2), rate)
-    count: Any = steps
-    if rng.random() < 0.1:
-        count = np.full([size(rng, 0) for _ in range(int(rng.integers(1, 4)))], min(steps, 5))
-    return {
-        "learning_rate": np.asarray(rate, np.float64),
-        "num_steps": np.asarray(count, np.int64),
-        "momentum": np.asarray(rng.choice([0.0, 0.0, 0.5, np.inf]), np.float64),
-    }
-
-
-# ------------------------------------------------------------------------------------------ calls
 
 Function = Callable[..., Any]
 
@@ -176,6 +63,9 @@ def functions() -> dict[str, Function]:
         return list(lo.gradient_descent(**arguments))
 
     return {
+        "gram": lambda x, y, sample_weight=None, **rest: list(
+            lo.gram(x, y, sample_weight=sample_weight)
+        ),
         "loss": lambda **a: [lo.linear_l2_loss(**a)],
         "loss_and_grad": lambda **a: list(lo.linear_l2_loss_and_grad(**a)),
         "descent": descent,
@@ -202,10 +92,34 @@ def kernel_functions() -> dict[str, Function]:
                 arguments[name] = kind(arguments[name])
         return list(kernels.gradient_descent(**arguments))
 
-    return {"loss_and_grad": lambda **a: list(kernels.loss_and_grad(**a)), "descent": descent}
+    return {
+        "loss_and_grad": lambda **a: list(kernels.loss_and_grad(**a)),
+        "descent": descent,
+        "gram": lambda x, y, sample_weight=None, **rest: list(
+            kernels.gram(x, y, sample_weight=sample_weight)[:6]
+        ),
+    }
+
+
+def fit(
+    x: Any, y: Any, sample_weight: Any = None, *, intercept: bool, solver: str, **rest: Any
+) -> list[Any]:
+    """Coefficients; a warning that they are not the least squares is as good as a refusal."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    import linreg_ops as lo
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", ConvergenceWarning)
+        model = lo.LinearRegression(fit_intercept=intercept, solver=solver)
+        model.fit(x, y, sample_weight)
+    return [model.coef_, model.intercept_]
 
 
 def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
+    if call.function == "fit":
+        return fit(**call.arrays, **call.options)
     if call.mode == "kernels":
         return known["kernels"][call.function](**call.arrays, **call.options)
     import tensorflow as tf
@@ -227,6 +141,11 @@ def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
             }
 
         return tf.function(lambda: function(**decode(), **call.options), autograph=False)()
+    if call.mode == "fed":
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            places = {n: tf.compat.v1.placeholder(a.dtype) for n, a in call.arrays.items()}
+            results = function(**places, **call.options)
+            return list(session.run(results, {places[n]: a for n, a in call.arrays.items()}))
     names = list(call.arrays)
     tensors = [tf.constant(a) for a in call.arrays.values()]
     shapes = [None if call.mode == "unknown" else t.shape for t in tensors]
@@ -238,10 +157,13 @@ def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
             tf.TensorSpec(shape, t.dtype) for shape, t in zip(shapes, tensors, strict=True)
         ],
     )
-    return traced(*tensors)
-
-
-# ---------------------------------------------------------------------------------------- verdicts
+    if call.mode != "saved":
+        return traced(*tensors)
+    module = tf.Module()
+    module.traced = traced
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder)
+        return tf.saved_model.load(folder).traced(*tensors)
 
 
 def refusals(tensorflow: bool) -> tuple[type[BaseException], ...]:
@@ -249,101 +171,14 @@ def refusals(tensorflow: bool) -> tuple[type[BaseException], ...]:
     if not tensorflow:
         return builtin
     import tensorflow as tf
+    from sklearn.exceptions import ConvergenceWarning
 
-    return (*builtin, tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError)
-
-
-def wrong(call: Call, results: list[Any]) -> str | None:
-    """What is wrong with an answer, where it can be told."""
-    x, w, y = (call.arrays[name] for name in "xwy")
-    s = call.arrays.get("sample_weight")
-    intercept = call.options["intercept"]
-    want: dict[int, np.ndarray] = {}
-    added = 1.0  # what a sum that cancels is made of
-    by_name = {"loss": (0, None), "gradients": (0, 2), "loss_and_grad": (0, 1)}
-    by_name |= {"raw_loss_grad": (None, 1), "raw_product": (None, 0)}
-    if call.function == "raw_saved":
-        want[0] = call.arrays["grad"]
-    elif call.function in by_name:
-        product = call.function == "raw_product"
-        loss, grad = composite(x, w, None if product else y, s, intercept)
-        at_loss, at_grad = by_name[call.function]
-        if at_loss is not None:
-            want[at_loss] = np.sum(loss)
-            added = float(np.sum(np.abs(loss), where=np.isfinite(loss)))
-        if at_grad is not None:
-            want[at_grad] = grad
-    else:
-        want = descended(call, x, w, y, s, intercept)
-    for i, exact in want.items():
-        got = np.asarray(results[i])
-        if got.shape != np.shape(exact):
-            return f"result {i} has shape {got.shape}, not {np.shape(exact)}"
-        if w.dtype != np.float16:  # beyond the type's range is infinite in it
-            with np.errstate(over="ignore"):
-                exact = np.asarray(exact).astype(w.dtype).astype(np.float64)
-        scale = np.max(np.abs(exact), initial=max(added, 1.0), where=np.isfinite(exact))
-        tolerance = (0.05 if w.dtype == np.float16 else 1e-3) * scale
-        if not np.allclose(
-            got.astype(np.float64), exact, rtol=0.05, atol=tolerance, equal_nan=True
-        ):
-            if w.dtype == np.float16 and not np.isfinite(got).all():
-                continue  # beyond the type's range
-            return f"result {i} is wrong"
-    return None
-
-
-def composite(
-    x: np.ndarray, w: np.ndarray, y: np.ndarray | None, s: Any, intercept: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses and gradient of every problem in float64; where no array has elements, zeros."""
-    *batch, n, d = x.shape
-    k = w.shape[-1] if w.ndim > 1 else 1
-    if 0 in (n, k, *batch):
-        return np.zeros(()), zeros(w.shape)
-    x, w = x.astype(np.float64), w.astype(np.float64)
-    if y is None and d == 0:  # of any size: a column of ones at most
-        total = np.sum(s, dtype=np.float64, axis=-1) if s is not None else np.full(batch, float(n))
-        if w.ndim > 1:
-            total = total[..., None, None]
-        return 0.5 * (total * w * w).sum((-1, -2) if w.ndim > 1 else -1), w * total
-    if intercept:
-        x = np.concatenate([np.ones((*x.shape[:-1], 1)), x], -1)
-    vector = w.ndim == 1
-    w = w[:, None] if vector else w
-    r = x @ w
-    if y is not None:
-        r = r - (y[:, None] if vector else y).astype(np.float64)
-    weighted = r if s is None else r * s.astype(np.float64)[..., None]
-    grad = np.swapaxes(x, -1, -2) @ weighted
-    return 0.5 * (r * weighted).sum((-1, -2)), grad[:, 0] if vector else grad
-
-
-def zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Has any shape: one zero that is repeated takes no memory."""
-    return np.broadcast_to(np.zeros(()), shape)
-
-
-def descended(
-    call: Call, x: np.ndarray, w: np.ndarray, y: np.ndarray | None, s: Any, intercept: bool
-) -> dict[int, np.ndarray]:
-    a = call.arrays
-    finite = np.isfinite(a["learning_rate"]).all() and np.isfinite(a["momentum"])
-    if not (x.ndim == 2 and finite and np.abs(a["learning_rate"]).max(initial=0) < 1):
-        return {}
-    steps = int(a["num_steps"])
-    if steps > 100 or w.dtype == np.float16:
-        return {}
-    rates = np.broadcast_to(a["learning_rate"], steps)
-    w = w.astype(np.float64)
-    v, losses = np.zeros_like(w), []
-    for t in range(steps + 1):
-        loss, grad = composite(x, w, y, s, intercept)
-        losses.append(np.sum(loss))
-        if t < steps:
-            v = a["momentum"] * v - rates[t] * grad
-            w = w + v
-    return {0: w, 1: np.array(losses)}
+    return (
+        *builtin,
+        ConvergenceWarning,
+        tf.errors.InvalidArgumentError,
+        tf.errors.ResourceExhaustedError,
+    )
 
 
 # ---------------------------------------------------------------------------------- child, parent
@@ -438,11 +273,14 @@ def fuzz(
 MODES = {
     # How often: a trace takes a hundred times as long as an eager call, and XLA ten traces.
     "kernels": 100.0,
+    "estimator": 10.0,
     "eager": 30.0,
     "folded": 1.0,
     "known": 0.5,
     "unknown": 0.5,
+    "fed": 0.5,
     "jit": 0.2,
+    "saved": 0.05,
 }
 
 

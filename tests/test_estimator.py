@@ -6,9 +6,11 @@ import subprocess
 import sys
 import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import pytest
 import sklearn.linear_model
+import tensorflow as tf
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -264,6 +266,20 @@ def test_input_errors():
         LinearRegression().fit([[1.0], [np.nan]], [1.0, 2.0])
     with pytest.raises(NotFittedError):
         LinearRegression().predict([[1.0]])
+
+
+@pytest.mark.parametrize("model", [LinearRegression(), Ridge(), RidgeCV([0.1, 1.0])])
+@pytest.mark.parametrize("of_tensorflow", [False, True])
+def test_x_y_and_weights_of_bfloat16_count_as_the_same_numbers(model, of_tensorflow, rng):
+    """scikit-learn's checks do not know the type, and say so in words that name no argument."""
+    arrays = [rng.integers(1, 9, size=shape) / 4 for shape in ((40, 3), 40, 40)]
+    want = clone(model).fit(*(a.astype(np.float32) for a in arrays))
+    made = [a.astype(ml_dtypes.bfloat16) for a in arrays]
+    if of_tensorflow:
+        made = [tf.constant(a) for a in made]
+    got = clone(model).fit(*made)
+    np.testing.assert_allclose(got.coef_, want.coef_, rtol=1e-12)
+    np.testing.assert_allclose(got.intercept_, want.intercept_, rtol=1e-12)
 
 
 def test_unaligned_and_transposed_input(rng):

@@ -273,15 +273,27 @@ def model():
     return Model(["y"], features, True, np.ones(1), numbers, np.zeros(1), "exact")
 
 
+def predictions():
+    return np.ones((1000, 1))
+
+
 def saved(what, path):
     from linreg_ops import plotting
+    from linreg_ops.cli import predict
 
     if what is picture:
         return plotting.save(what(), path)
+    if what is predictions:
+        return predict._write(model(), what(), path)
     return what().save(path)
 
 
-WRITERS = [(state, "state.npz"), (picture, "picture.png"), (model, "model.json")]
+WRITERS = [
+    (state, "state.npz"),
+    (picture, "picture.png"),
+    (model, "model.json"),
+    (predictions, "predictions.csv"),
+]
 
 
 # Python 3.10's ZipFile fails once more when it is deleted.

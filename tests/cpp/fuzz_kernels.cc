@@ -4,10 +4,12 @@
 // them.
 //
 // By libFuzzer (clang), with what it finds new kept in a folder; or, built without it, over the
-// inputs of a folder, as CI does (CONTRIBUTING.md has the commands):
+// inputs of a folder, as CI does, or over random ones, of which libFuzzer makes few, in one process
+// that must not grow (CONTRIBUTING.md has the commands):
 //
 //     fuzz_kernels -max_total_time=600 /tmp/found tests/cpp/corpus
 //     replay_kernels tests/cpp/corpus
+//     replay_kernels --random 10000000 [SEED [FIRST]]
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -30,6 +32,8 @@ using lo::DType;
 using std::int64_t;
 
 namespace {
+
+int64_t calls = 0;  // of the kernel API
 
 // What the fuzzer made up, piece by piece; zeros when it is used up.
 class Input {
@@ -170,6 +174,7 @@ void TryShapes(Input* in) {
   given.intercept = in->Flag();
   given.batches = in->Flag();
   lo::ProblemSizes found;
+  ++calls;
   const lo::Status status = lo::CheckShapes(given, &found);
   if (!status.ok()) {
     if (status.message().empty()) Fault("an error without words");
@@ -185,6 +190,7 @@ void TryShapes(Input* in) {
     if (n != lo::kUnknown && found.shape.n != n) Fault("another n than y has");
   }
   const int64_t steps = in->Size();
+  calls += 2;
   (void)lo::CheckRates(shape(0), in->Flag() ? std::optional<int64_t>(steps) : std::nullopt);
   (void)lo::CheckScalar("momentum", shape(1));
 }
@@ -207,6 +213,7 @@ void TryPlan(Input* in) {
   const char* isa = isas[static_cast<std::size_t>(in->Byte()) % isas.size()].name;
   const auto kind = in->Flag() ? lo::cpu::Call::Kind::kDescent : lo::cpu::Call::Kind::kLossGrad;
   lo::cpu::Call call;
+  ++calls;
   const lo::Status status =
       lo::cpu::Call::Make(kind, data, threads, in->Flag() ? isa : nullptr, &call);
   if (!status.ok()) {
@@ -235,6 +242,7 @@ lo::Status Pass(const Made& made, const char* isa, int threads, bool per_target,
   if (!status.ok()) return status;
   const Workspace workspace(call.workspace_bytes());
   lo::LossGrad out;
+  ++calls;
   out.loss = loss == nullptr ? nullptr : loss->data();
   out.loss_per_target = per_target;
   out.grad = grad == nullptr ? nullptr : grad->data();
@@ -249,6 +257,7 @@ lo::Status Descend(const Made& made, const char* isa, int threads, const std::ve
   if (!status.ok()) return status;
   const Workspace workspace(call.workspace_bytes());
   lo::Descent descent;
+  ++calls;
   descent.num_steps = steps;
   descent.rates = rates.data();
   descent.num_rates = static_cast<int64_t>(rates.size());
@@ -342,6 +351,7 @@ std::vector<double> Written(const Sums& sums, const char* isa, int threads) {
   std::vector<int64_t> folds;
   for (int64_t f = 0; f < shape.folds; ++f) folds.push_back(f);
   const Workspace workspace(lo::cpu::GramSumWorkspaceBytes(sums.state, threads));
+  ++calls;
   const lo::Status status =
       lo::cpu::GramSum(sums.state, folds.data(), shape.folds, result, lo::PoolThreads(threads),
                        workspace.data(), workspace.bytes(), isa);
@@ -351,6 +361,7 @@ std::vector<double> Written(const Sums& sums, const char* isa, int threads) {
 
 lo::Status Append(Sums* sums, const lo::GramBatch& batch, const char* isa, int threads) {
   const Workspace workspace(lo::cpu::GramUpdateWorkspaceBytes(sums->state, batch.n, threads));
+  ++calls;
   return lo::cpu::GramUpdate(sums->state, batch, {}, lo::PoolThreads(threads), workspace.data(),
                              workspace.bytes(), isa);
 }
@@ -392,6 +403,7 @@ std::vector<double> Accumulated(Input in, const char* isa) {
   if (in.Flag()) {
     const Workspace workspace(
         lo::cpu::GramUpdateWorkspaceBytes(state.state, lo::kGramBlockRows, threads));
+    ++calls;
     (void)lo::cpu::GramMerge(state.state, other.state, lo::PoolThreads(threads), workspace.data(),
                              workspace.bytes(), isa);
   }
@@ -432,27 +444,80 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 #ifdef LINREG_OPS_REPLAY
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <random>
+
+namespace {
+
+void Try(const std::string& bytes) {
+  LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+}
+
+int64_t Replay(const char* folder) {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  for (const auto& path : paths) {
+    std::fprintf(stderr, "%s\n", path.filename().c_str());  // the last one is the one that aborts
+    std::ifstream file(path, std::ios::binary);
+    Try(std::string((std::istreambuf_iterator<char>(file)), {}));
+  }
+  return static_cast<int64_t>(paths.size());
+}
+
+int64_t ResidentBytes() {
+  int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages >> pages;
+  return pages * sysconf(_SC_PAGESIZE);
+}
+
+// Input i of a seed is always the same: what stops between two lines is found by beginning there.
+int64_t Random(int64_t count, std::uint64_t seed, int64_t first) {
+  std::string bytes;
+  int64_t before = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (i == count / 10) before = ResidentBytes();  // what is made once is there by now
+    if (i % 100000 == 0) {
+      std::fprintf(stderr, "input %lld of seed %llu\n", static_cast<long long>(first + i),
+                   static_cast<unsigned long long>(seed));
+    }
+    std::mt19937_64 random(seed << 40 ^ static_cast<std::uint64_t>(first + i));
+    bytes.resize(std::size_t{16} << random() % 9);
+    for (std::size_t at = 0; at < bytes.size(); at += 8) {
+      const std::uint64_t eight = random();
+      std::memcpy(&bytes[at], &eight, 8);
+    }
+    // What comes first are sizes: small ones mostly, of which there are many more calls.
+    const bool small = random() % 8 != 0;
+    for (std::size_t at = 0; small && at < 12; ++at) bytes[at] = static_cast<char>(bytes[at] & 15);
+    Try(bytes);
+  }
+  const int64_t grown = ResidentBytes() - before;
+  std::printf("%lld calls, grown by %lld bytes\n", static_cast<long long>(calls),
+              static_cast<long long>(grown));
+  if (grown > 8 * count + (int64_t{16} << 20)) Fault("memory is not given back");
+  return count;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
-  int inputs = 0;
-  for (int i = 1; i < argc; ++i) {
-    std::vector<std::filesystem::path> paths;
-    for (const auto& entry : std::filesystem::directory_iterator(argv[i])) {
-      paths.push_back(entry.path());
-    }
-    std::sort(paths.begin(), paths.end());
-    for (const auto& path : paths) {
-      std::fprintf(stderr, "%s\n", path.filename().c_str());  // the last one is the one that aborts
-      std::ifstream file(path, std::ios::binary);
-      const std::string bytes((std::istreambuf_iterator<char>(file)), {});
-      LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
-      ++inputs;
-    }
+  long long inputs = 0;
+  const auto number = [&](int i, int64_t otherwise) {
+    return i < argc ? std::atoll(argv[i]) : otherwise;
+  };
+  if (argc > 2 && std::string(argv[1]) == "--random") {
+    inputs = Random(number(2, 0), static_cast<std::uint64_t>(number(3, 0)), number(4, 0));
+  } else {
+    for (int i = 1; i < argc; ++i) inputs += Replay(argv[i]);
   }
-  std::printf("%s: %d inputs replayed\n", inputs > 0 ? "OK" : "FAILED", inputs);
+  std::printf("%s: %lld inputs replayed\n", inputs > 0 ? "OK" : "FAILED", inputs);
   return inputs > 0 ? 0 : 1;
 }
 #endif
