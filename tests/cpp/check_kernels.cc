@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -252,65 +253,83 @@ Result Compute(const Arrays& arrays, const char* isa, const lo::cpu::Threads& th
 }
 
 // Truth and bound: as tests/oracles.py has them.
-void CheckAgainstTruth(const Arrays& arrays, const Result& result, const std::string& what) {
+struct Truth {
   using Real = long double;
-  const Case& c = arrays.c;
-  const std::int64_t bias = c.intercept ? 1 : 0, rows = c.d + bias;
-  const Real u_out = Roundoff(arrays.w_type);
-  const Real u = arrays.x_type == DType::kFloat64 ? 0x1p-53L : 0x1p-24L;
-  const auto size = static_cast<std::size_t>(rows * c.k);
-  std::vector<Real> grad(size), reach(size), spread(size), loss(static_cast<std::size_t>(c.k)),
-      slack(static_cast<std::size_t>(c.k));
-  for (std::int64_t i = 0; i < c.n; ++i) {
-    const Real s = c.weights ? Get(arrays.w_type, arrays.s.data(), i) : 1;
-    for (std::int64_t t = 0; t < c.k; ++t) {
-      const auto w = [&](std::int64_t j) {
-        return Get(arrays.w_type, arrays.w.data(), j * c.k + t);
-      };
-      const auto x = [&](std::int64_t j) {
-        return j < bias ? 1 : Get(arrays.x_type, arrays.x.data(), i * c.d + j - bias);
-      };
-      const Real y = c.has_y ? Get(arrays.w_type, arrays.y.data(), i * c.k + t) : 0;
-      Real r = -y, sum = std::fabs(y);
-      for (std::int64_t j = 0; j < rows; ++j) {
-        r += Real{x(j)} * w(j);
-        sum += std::fabs(Real{x(j)} * w(j));
-      }
-      const Real dr = static_cast<Real>(c.d + 2) * u * sum;
-      loss[static_cast<std::size_t>(t)] += s * r * r / 2;
-      slack[static_cast<std::size_t>(t)] += s * (std::fabs(r) * dr + dr * dr);
-      for (std::int64_t j = 0; j < rows; ++j) {
-        const auto at = static_cast<std::size_t>(j * c.k + t);
-        grad[at] += s * r * x(j);
-        reach[at] += std::fabs(s * r * x(j));
-        spread[at] += std::fabs(x(j)) * s * dr;
+
+  explicit Truth(const Arrays& arrays)
+      : grad(static_cast<std::size_t>((arrays.c.d + arrays.c.intercept) * arrays.c.k)),
+        reach(grad.size()),
+        spread(grad.size()),
+        loss(static_cast<std::size_t>(arrays.c.k)),
+        slack(loss.size()) {
+    const Case& c = arrays.c;
+    const std::int64_t bias = c.intercept ? 1 : 0, rows = c.d + bias;
+    const Real u = Unit(arrays);
+    for (std::int64_t i = 0; i < c.n; ++i) {
+      const Real s = c.weights ? Get(arrays.w_type, arrays.s.data(), i) : 1;
+      for (std::int64_t t = 0; t < c.k; ++t) {
+        const auto w = [&](std::int64_t j) {
+          return Get(arrays.w_type, arrays.w.data(), j * c.k + t);
+        };
+        const auto x = [&](std::int64_t j) {
+          return j < bias ? 1 : Get(arrays.x_type, arrays.x.data(), i * c.d + j - bias);
+        };
+        const Real y = c.has_y ? Get(arrays.w_type, arrays.y.data(), i * c.k + t) : 0;
+        Real r = -y, sum = std::fabs(y);
+        for (std::int64_t j = 0; j < rows; ++j) {
+          r += Real{x(j)} * w(j);
+          sum += std::fabs(Real{x(j)} * w(j));
+        }
+        const Real dr = static_cast<Real>(c.d + 2) * u * sum;
+        loss[static_cast<std::size_t>(t)] += s * r * r / 2;
+        slack[static_cast<std::size_t>(t)] += s * (std::fabs(r) * dr + dr * dr);
+        for (std::int64_t j = 0; j < rows; ++j) {
+          const auto at = static_cast<std::size_t>(j * c.k + t);
+          grad[at] += s * r * x(j);
+          reach[at] += std::fabs(s * r * x(j));
+          spread[at] += std::fabs(x(j)) * s * dr;
+        }
       }
     }
   }
-  const Real chain = static_cast<Real>(std::min<std::int64_t>(c.n, 512));
+
+  static Real Unit(const Arrays& arrays) {
+    return arrays.x_type == DType::kFloat64 ? 0x1p-53L : 0x1p-24L;
+  }
+
+  std::vector<Real> grad, reach, spread, loss, slack;
+};
+
+void CheckAgainstTruth(const Arrays& arrays, const Truth& truth, const Result& result,
+                       const std::string& what) {
+  using Real = Truth::Real;
+  const Real u_out = Roundoff(arrays.w_type), u = Truth::Unit(arrays);
+  const Real chain = static_cast<Real>(std::min<std::int64_t>(arrays.c.n, 512));
   const auto overflows = [&](Real got, Real exact) {
     return arrays.w_type == DType::kFloat16 && std::fabs(exact) > 65504 &&
            got == std::copysign(Real{INFINITY}, exact);
   };
-  for (std::int64_t t = 0; t < c.k; ++t) {
-    const auto at = static_cast<std::size_t>(t);
-    const Real got = Get(arrays.w_type, result.loss.data(), t);
-    if (overflows(got, loss[at])) continue;
+  for (std::size_t at = 0; at < truth.loss.size(); ++at) {
+    const Real got = Get(arrays.w_type, result.loss.data(), static_cast<std::int64_t>(at));
+    const Real exact = truth.loss[at];
+    if (overflows(got, exact)) continue;
     // The loss is summed in double: exact enough for narrower types, a chain of its own for double.
     const Real terms = arrays.w_type == DType::kFloat64 ? chain : 4;
-    if (!(std::fabs(got - loss[at]) <= slack[at] + (terms * u + u_out) * loss[at] + 1e-37L)) {
+    if (!(std::fabs(got - exact) <= truth.slack[at] + (terms * u + u_out) * exact + 1e-37L)) {
       return Fail(what + ": loss " + std::to_string(static_cast<double>(got)) + " needs " +
-                  std::to_string(static_cast<double>(loss[at])));
+                  std::to_string(static_cast<double>(exact)));
     }
   }
-  for (std::size_t at = 0; at < size; ++at) {
+  for (std::size_t at = 0; at < truth.grad.size(); ++at) {
     const Real got = Get(arrays.w_type, result.grad.data(), static_cast<std::int64_t>(at));
-    if (overflows(got, grad[at])) continue;
-    const Real bound = spread[at] + chain * u * reach[at] + u_out * std::fabs(grad[at]) + 1e-37L;
-    if (!(std::fabs(got - grad[at]) <= bound)) {
+    const Real exact = truth.grad[at];
+    if (overflows(got, exact)) continue;
+    const Real bound =
+        truth.spread[at] + chain * u * truth.reach[at] + u_out * std::fabs(exact) + 1e-37L;
+    if (!(std::fabs(got - exact) <= bound)) {
       return Fail(what + ": grad[" + std::to_string(at) + "] " +
                   std::to_string(static_cast<double>(got)) + " needs " +
-                  std::to_string(static_cast<double>(grad[at])));
+                  std::to_string(static_cast<double>(exact)));
     }
   }
 }
@@ -320,50 +339,59 @@ std::uint64_t Hash(std::uint64_t hash, const std::string& bytes) {  // FNV-1a
   return hash;
 }
 
-// Returns the hash of what the instruction sets with FMA agree on.
-std::uint64_t CheckCase(const Case& c, bool truth, const std::vector<int>& thread_counts) {
-  struct Seen {
-    DType x, w;
-    Result result;
-  };
-  std::vector<Seen> seen;
-  std::uint64_t hash = 0xcbf29ce484222325;
+// The supported variants, those of the same types together.
+std::vector<std::vector<lo::cpu::Variant>> VariantsByTypes() {
+  std::vector<std::vector<lo::cpu::Variant>> groups;
   for (const lo::cpu::Variant& variant : lo::cpu::Variants()) {
     if (!variant.supported) continue;
-    const std::string what = Describe(c, variant);
-    const bool fma = std::strcmp(variant.isa, "scalar") != 0;
-    Result first;
-    for (const bool at_end : {true, false}) {
-      const Arrays arrays(c, variant.x_type, variant.w_type, at_end, 7);
-      const auto check = [&](const lo::cpu::Threads& threads, const char* whose) {
-        const Result result = Compute(arrays, variant.isa, threads);
-        if (result.loss != first.loss || result.grad != first.grad) {
-          Fail(what + ": other bits with " + std::to_string(threads.count) + whose +
-               " threads, or another alignment");
-        }
-      };
-      if (at_end) {
-        first = Compute(arrays, variant.isa, {});
-        if (truth) CheckAgainstTruth(arrays, first, what);
-      } else {
-        check({}, "");
-      }
-      for (const int threads : thread_counts) {
-        check(StdThreads(threads), " std");
-        check(lo::PoolThreads(threads), " pool");
-      }
+    const auto same = [&](const std::vector<lo::cpu::Variant>& group) {
+      return group[0].x_type == variant.x_type && group[0].w_type == variant.w_type;
+    };
+    const auto found = std::find_if(groups.begin(), groups.end(), same);
+    if (found == groups.end()) {
+      groups.push_back({variant});
+    } else {
+      found->push_back(variant);
     }
-    if (!fma) continue;
-    bool is_new = true;
-    for (const Seen& other : seen) {
-      if (other.x != variant.x_type || other.w != variant.w_type) continue;
-      is_new = false;
-      if (other.result.loss != first.loss || other.result.grad != first.grad) {
+  }
+  return groups;
+}
+
+// Returns the hash of what the instruction sets with FMA agree on.
+std::uint64_t CheckCase(const Case& c, bool truth, const std::vector<int>& thread_counts) {
+  static const std::vector<std::vector<lo::cpu::Variant>> groups = VariantsByTypes();
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const std::vector<lo::cpu::Variant>& group : groups) {
+    const Arrays at_end(c, group[0].x_type, group[0].w_type, true, 7);
+    const Arrays at_begin(c, group[0].x_type, group[0].w_type, false, 7);
+    const std::optional<Truth> exact = truth ? std::optional<Truth>(at_end) : std::nullopt;
+    std::optional<Result> fused;
+    for (const lo::cpu::Variant& variant : group) {
+      const std::string what = Describe(c, variant);
+      const Result first = Compute(at_end, variant.isa, {});
+      if (exact) CheckAgainstTruth(at_end, *exact, first, what);
+      for (const Arrays* arrays : {&at_end, &at_begin}) {
+        const auto check = [&](const lo::cpu::Threads& threads, const char* whose) {
+          const Result result = Compute(*arrays, variant.isa, threads);
+          if (result.loss != first.loss || result.grad != first.grad) {
+            Fail(what + ": other bits with " + std::to_string(threads.count) + whose +
+                 " threads, or another alignment");
+          }
+        };
+        if (arrays != &at_end) check({}, "");
+        for (const int threads : thread_counts) {
+          check(StdThreads(threads), " std");
+          check(lo::PoolThreads(threads), " pool");
+        }
+      }
+      if (std::strcmp(variant.isa, "scalar") == 0) continue;  // without FMA
+      if (!fused) {
+        fused = first;
+        hash = Hash(Hash(hash, first.loss), first.grad);
+      } else if (fused->loss != first.loss || fused->grad != first.grad) {
         Fail(what + ": other bits than another instruction set");
       }
     }
-    if (is_new) hash = Hash(Hash(hash, first.loss), first.grad);
-    seen.push_back({variant.x_type, variant.w_type, first});
   }
   return hash;
 }
