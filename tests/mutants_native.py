@@ -417,6 +417,13 @@ NATIVE = [
         TEST_GRAM + " -k merge",
     ),
     (
+        "gram: a state of another shape is merged",
+        GRAM_CC,
+        "  if (!Alike(state, other)) {",
+        "  if (false) {",
+        MISUSE,
+    ),
+    (
         "gram: merged rows are counted twice",
         GRAM_CC,
         "state.rows[f] += other.rows[f] - waiting;",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fresh import run
 
-from linreg_ops import kernels
+from linreg_ops import _kernels, kernels
 from linreg_ops.kernels import GramState, gram
 
 HASHES = Path(__file__).parent / "data" / "gram_bits.json"
@@ -479,6 +479,60 @@ def test_from_arrays_refuses_what_is_no_state(name, value, message):
     del arrays[name]
     with pytest.raises(ValueError, match=f"missing: {name}"):
         GramState.from_arrays(arrays)
+
+
+def bound(d=2, k=1, folds=1, **changes):
+    """The half of a state that is C++, which trusts the half in Python with nothing."""
+    sizes = {
+        "sums": (folds, 2, _kernels.gram_sums_size(d, k, folds)),
+        "pending": (folds, B, d + k + 1),
+        "rows": (folds,),
+        "scale": (d + k,),
+        "offset": (d + k,),
+    }
+    made = {
+        name: np.zeros(size, np.int64 if name == "rows" else np.float64)
+        for name, size in sizes.items()
+    }
+    return _kernels.GramArrays(d, k, folds, **(made | changes))
+
+
+@pytest.mark.parametrize("name", ["sums", "pending", "rows", "scale", "offset"])
+def test_the_binding_refuses_arrays_that_do_not_fit(name):
+    bound()
+    with pytest.raises(ValueError, match="do not fit its shape"):
+        bound(**{name: np.zeros(1 + (name == "rows"), np.int64 if name == "rows" else None)})
+    with pytest.raises(TypeError):
+        bound(**{name: np.zeros(9, np.float32)})
+    with pytest.raises(ValueError, match="rows must not be negative"):
+        bound(rows=np.array([-1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x", np.zeros((5, 3))),
+        ("x", np.zeros((10, 4))[::2, ::2]),
+        ("y", np.zeros(4)),
+        ("y", np.zeros(10)[::2]),
+        ("y", None),
+        ("sample_weight", np.zeros(6)),
+        ("sample_weight", np.zeros(10)[::2]),
+        ("fold", np.zeros(4, np.int64)),
+    ],
+)
+def test_the_binding_refuses_rows_that_do_not_fit(name, value):
+    rows = {"x": np.zeros((5, 2)), "y": np.zeros(5), "sample_weight": None, "fold": None}
+    options = {"num_threads": 1, "isa": None}
+    state = bound()
+    state.update(**rows, **options)
+    with pytest.raises(ValueError, match=name):
+        state.update(**(rows | {name: value}), **options)
+    with pytest.raises(ValueError, match="other"):
+        state.merge(bound(3), **options)
+    with pytest.raises(ValueError, match="fold"):
+        state.sum([1], **options)
+    assert state.sum([0], **options)[-1] == 5
 
 
 def test_arrays_may_be_read_only_and_unaligned():

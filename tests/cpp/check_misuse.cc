@@ -247,7 +247,8 @@ void Gram() {
   const lo::GramState state = {shape,       sums.data(),  pending.data(),
                                rows.data(), scale.data(), offset.data()};
   const int64_t needed = lo::cpu::GramUpdateWorkspaceBytes(state, 3, 1);
-  std::vector<char> memory(static_cast<std::size_t>(needed) + 64);
+  const int64_t merging = lo::cpu::GramUpdateWorkspaceBytes(state, lo::kGramBlockRows, 1);
+  std::vector<char> memory(static_cast<std::size_t>(std::max(needed, merging)) + 64);
   const auto at = reinterpret_cast<std::uintptr_t>(memory.data());
   char* const workspace = memory.data() + (at + 63) / 64 * 64 - at;
   lo::GramBatch batch;
@@ -278,10 +279,23 @@ void Gram() {
     rows[1] = number;
     Refuses(update(batch, needed), "rows " + std::to_string(number));
     const lo::GramState twice = state;
-    Refuses(lo::cpu::GramMerge(state, twice, {}, workspace, needed), "merged rows");
+    Refuses(lo::cpu::GramMerge(state, twice, {}, workspace, merging), "merged rows");
     Expect(rows[0] == 0 && rows[1] == number, "rows of what was refused");
   }
   rows[1] = 0;
+  const std::vector<double> halves(scale.size(), 0.5);
+  lo::GramState other = state;
+  for (int64_t lo::GramShape::* size :
+       {&lo::GramShape::d, &lo::GramShape::k, &lo::GramShape::folds}) {
+    other.shape.*size -= 1;
+    Refuses(lo::cpu::GramMerge(state, other, {}, workspace, merging), "merged shapes");
+    other = state;
+  }
+  other.scale = halves.data();
+  Refuses(lo::cpu::GramMerge(state, other, {}, workspace, merging), "merged scales");
+  other = state;
+  other.offset = halves.data();
+  Refuses(lo::cpu::GramMerge(state, other, {}, workspace, merging), "merged offsets");
   Expect(update(batch, needed).ok() && rows[0] == 1 && rows[1] == 2, "a batch");
 }
 

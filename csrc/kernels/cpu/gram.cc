@@ -315,6 +315,13 @@ Status CheckBatch(const GramState& state, const GramBatch& batch) {
   return CheckFolds(batch.fold, batch.n, shape.folds);
 }
 
+bool Alike(const GramState& a, const GramState& b) {
+  const std::int64_t columns = a.shape.d + a.shape.k;
+  return a.shape.d == b.shape.d && a.shape.k == b.shape.k && a.shape.folds == b.shape.folds &&
+         std::equal(a.scale, a.scale + columns, b.scale) &&
+         std::equal(a.offset, a.offset + columns, b.offset);
+}
+
 GramArray ArrayOf(const void* data, DType type, std::int64_t n, std::int64_t columns) {
   GramArray array = {data, type, columns, data};
   if (data != nullptr) array.end = At(array, n);
@@ -420,6 +427,9 @@ Status GramUpdate(const GramState& state, const GramBatch& batch, const Cancella
 Status GramMerge(const GramState& state, const GramState& other, const Threads& threads,
                  void* workspace, std::int64_t workspace_bytes, const char* isa) {
   if (Status s = ValidateGram(state.shape); !s.ok()) return s;
+  if (!Alike(state, other)) {
+    return Status::InvalidArgument("other must have the same shape, scale and offset");
+  }
   for (std::int64_t f = 0; f < state.shape.folds; ++f) {
     if (Status s = CheckRows(state.rows[f], other.rows[f]); !s.ok()) return s;
   }
