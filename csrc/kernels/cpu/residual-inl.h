@@ -178,8 +178,8 @@ struct Residuals {
   }
 };
 
-// Those of several targets, padded to P, a power of two: lane i is target i % P of row i / P of a group.
-// What the lanes of no target hold goes nowhere.
+// Those of several targets, padded to P, a power of two: lane i is target i % P of row i / P of a
+// group. What the lanes of no target hold goes nowhere.
 template <class C, int P>
 struct GroupResiduals {
   using V = Vec<C>;
