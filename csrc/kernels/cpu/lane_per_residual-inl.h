@@ -49,9 +49,15 @@ struct ResidualTile {
   template <int... kColumns>
   void Table(std::int64_t d, GroupResiduals<C, P>& residuals,
              std::integer_sequence<int, kColumns...>) {
-    using Fn = void (ResidualTile::*)(GroupResiduals<C, P>&);
-    static constexpr Fn kTable[] = {&ResidualTile::Columns<kColumns>...};
-    (this->*kTable[d])(residuals);
+    // Not pointers to members, where GCC 12's bounds check reads an index that is none.
+    using Fn = void (*)(ResidualTile&, GroupResiduals<C, P>&);
+    static constexpr Fn kTable[] = {&ResidualTile::Run<kColumns>...};
+    kTable[d](*this, residuals);
+  }
+
+  template <int D>
+  static void Run(ResidualTile& self, GroupResiduals<C, P>& residuals) {
+    self.Columns<D>(residuals);
   }
 
   template <int D>

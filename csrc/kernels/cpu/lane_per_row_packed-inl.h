@@ -34,9 +34,14 @@ struct PackedRows {
  private:
   template <int... kColumns>
   void RunTable(Residuals<C>& residuals, double* lanes, std::integer_sequence<int, kColumns...>) {
-    using Fn = void (PackedRows::*)(Residuals<C>&, double*);
-    static constexpr Fn kTable[] = {&PackedRows::Columns<kColumns + 1>...};
-    (this->*kTable[d - 1])(residuals, lanes);
+    using Fn = void (*)(PackedRows&, Residuals<C>&, double*);
+    static constexpr Fn kTable[] = {&PackedRows::Run<kColumns + 1>...};
+    kTable[d - 1](*this, residuals, lanes);
+  }
+
+  template <int D>
+  static void Run(PackedRows& self, Residuals<C>& residuals, double* lanes) {
+    self.Columns<D>(residuals, lanes);
   }
 
   template <int D>
