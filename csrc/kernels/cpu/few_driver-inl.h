@@ -51,8 +51,8 @@ struct Slot {
   Residuals<T> OneResidual() const {
     return {{p.y, p.wide_y}, {p.sample_weight, p.wide_y}, Bias(0), {}};
   }
-  // P targets and more rows than one: y and sample_weight of a tile's rows, copied where they have
-  // to be converted or padded.
+  // k targets, padded to P: y and sample_weight of a tile's rows, copied where they have to be
+  // converted or padded.
   template <int P>
   GroupResiduals<C, P> ResidualsOf(std::int64_t row, std::int64_t rows) const {
     C bias[W];

@@ -49,7 +49,7 @@ struct ResidualTile {
   template <int... kColumns>
   void Table(std::int64_t d, GroupResiduals<C, P>& residuals,
              std::integer_sequence<int, kColumns...>) {
-    // Not pointers to members, where GCC 12's bounds check reads an index that is none.
+    // Plain pointers: of a table of pointers to members GCC 12's bounds check sees a wrong index.
     using Fn = void (*)(ResidualTile&, GroupResiduals<C, P>&);
     static constexpr Fn kTable[] = {&ResidualTile::Run<kColumns>...};
     kTable[d](*this, residuals);
