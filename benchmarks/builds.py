@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -53,7 +54,8 @@ class Build:
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.builds", str(folder)],
+            [sys.executable, "-m", "benchmarks.builds", str(folder.resolve())],
+            cwd=Path(__file__).resolve().parent.parent,  # where `benchmarks` is found
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,10 +64,12 @@ class Build:
     def ask(self, **request: Any) -> float:
         assert self.process.stdin
         assert self.process.stdout
-        print(json.dumps(request), file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it has ended, and said why
+            print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"a build's process ended with {self.process.wait()}")
+            self.close()
+            raise RuntimeError(f"a build's process ended with {self.process.returncode}")
         return float(answer)
 
     def close(self) -> None:

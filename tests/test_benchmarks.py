@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,13 @@ def test_a_build_runs_its_own_kernels(tmp_path):
     for library in Path(_kernels.__file__).parent.glob("*.so"):
         if not library.name.startswith("_ops"):
             shutil.copy(library, tmp_path)
-    build = builds.Build(tmp_path)
-    assert build.ask(n=50, d=2, k=1, dtype="float32", threads=1) > 0
-    build.close()
+    with closing(builds.Build(tmp_path)) as build:
+        assert build.ask(n=50, d=2, k=1, dtype="float32", threads=1) > 0
     with pytest.raises(RuntimeError, match=r"liblinreg_ops_\w+.so is loaded, which is not of"):
         builds.load(tmp_path)
+
+
+def test_a_folder_without_a_build_is_said(tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="process ended with 1"):
+        builds.Build(tmp_path).ask(n=50, d=2, k=1, dtype="float32", threads=1)
+    assert "no linreg_ops/_kernels*.so in" in capfd.readouterr().err
