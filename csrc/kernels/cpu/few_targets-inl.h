@@ -35,8 +35,10 @@ struct GroupDots {
   using V = Vec<C>;
   static constexpr int W = kLanes<T>;
   static constexpr int G = W / P;  // columns of a group
-  // Rows that share a load of w.
-  static constexpr int kRows = kAccumulators >= W ? W : 4;
+  // Rows that share a load of w. Long rows are read four at a time: sixteen of 8, 16, ... KiB have
+  // their columns in the same places of L1d, which lose each other.
+  static constexpr int kFewRows = 4, kRows = kAccumulators >= W ? W : kFewRows;
+  static constexpr std::int64_t kLongRow = 8 << 10;  // bytes
   // A dot is a sum of sums over this many groups, whose weights fill half of a small L1d.
   static constexpr std::int64_t kGroupsPerSegment = 256;
 
@@ -66,8 +68,13 @@ struct GroupDots {
         alignas(64) C sums[W * W];
         const std::int64_t count = Min<std::int64_t>(rows - row, W);
         std::int64_t i = 0;
-        for (; i + kRows <= count; i += kRows) {
-          Dot<kRows>(x + (row + i) * d, d, begin, end, w, next, sums + i * W);
+        if (kRows > kFewRows && d * static_cast<std::int64_t>(sizeof(T)) < kLongRow) {
+          for (; i + kRows <= count; i += kRows) {
+            Dot<kRows>(x + (row + i) * d, d, begin, end, w, next, sums + i * W);
+          }
+        }
+        for (; i + kFewRows <= count; i += kFewRows) {
+          Dot<kFewRows>(x + (row + i) * d, d, begin, end, w, next, sums + i * W);
         }
         for (; i < count; ++i) Dot<1>(x + (row + i) * d, d, begin, end, w, next, sums + i * W);
         Combine(sums, begin > 0, dots + row * P);
@@ -115,6 +122,7 @@ struct GroupDots {
       advance(kUnroll);
     }
     for (; group < end; ++group) {
+      FetchNext<G * R* static_cast<int>(sizeof(T)) / 2>(next);
       step(0);
       advance(1);
     }

@@ -132,10 +132,11 @@ struct LanePerRow {
       for (int j = 0; j < D; ++j) sum[j] = V{};
       for (std::int64_t i = 0; i < block.rows; i += kGroupRows) {
         const T* const x = block.x + i * D;
-        Prefetch<kOnce, D * kGroupRows * sizeof(T)>(x + kRowsAhead * D);
-        residuals.y.template Prefetch<kGroupRows>(block.first + i, kRowsAhead);
         V column[Max(kLaneRows * D, PowerOfTwo(D))];
         LoadGroup(x, column);
+        // Behind the loads, which a burst of fetches would hold up.
+        Prefetch<kOnce, D * kGroupRows * sizeof(T)>(x + kRowsAhead * D);
+        residuals.y.template Prefetch<kGroupRows>(block.first + i, kRowsAhead);
         V c[kLaneRows];
         const auto residuals_of = [&](std::int64_t valid) __attribute__((always_inline)) {
           residuals.Start(block.first + i, valid, c);

@@ -411,6 +411,23 @@ template <int N, class V>
   }
 }
 
+// As many columns of W rows of D elements as a register has lanes, by the transpositions of two
+// blocks of rows.
+template <int D, class T, class H>
+[[gnu::always_inline]] inline void LoadBlock(const T* x, Pair<H>* column) {
+  constexpr int R = kRegisterLanes<T>;
+  H first[R], second[R];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+    first[i] = LoadRegister(x + i * D);
+    second[i] = LoadRegister(x + (R + i) * D);
+  }
+  Transpose(first);
+  Transpose(second);
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) column[i] = {first[i], second[i]};
+}
+
 // The columns of W rows of D elements; as many vectors as the next power of two. May read up to W
 // elements beyond the rows.
 template <int D, class T, class V, int N>
@@ -418,21 +435,9 @@ template <int D, class T, class V, int N>
   static_assert(N >= PowerOfTwo(D));
   constexpr int W = kLanes<T>;
   constexpr int P = PowerOfTwo(D);
-  constexpr int R = kRegisterLanes<T>;
-  if constexpr (kTransposes && P >= R) {
-#pragma GCC unroll 2
-    for (int j = 0; j < P; j += R) {
-      decltype(V::a) first[R], second[R];  // blocks of rows
-#pragma GCC unroll 8
-      for (int i = 0; i < R; ++i) {
-        first[i] = LoadRegister(x + i * D + j);
-        second[i] = LoadRegister(x + (R + i) * D + j);
-      }
-      Transpose(first);
-      Transpose(second);
-#pragma GCC unroll 8
-      for (int i = 0; i < R; ++i) column[j + i] = {first[i], second[i]};
-    }
+  if constexpr (kTransposes<T, D>) {
+#pragma GCC unroll 4
+    for (int j = 0; j < D; j += kBlock<T>) LoadBlock<D>(x + j, column + j);
   } else {
     V v[P];
 #pragma GCC unroll 16

@@ -91,8 +91,11 @@ inline void Unzip(F64 a, F64 b, F64& even, F64& odd) {
 inline F32 AddPairs(F32 a, F32 b) { return MendOrder<F32>(_mm256_hadd_ps(a, b)); }
 inline F64 AddPairs(F64 a, F64 b) { return MendOrder<F64>(_mm256_hadd_pd(a, b)); }
 
-// Whether Transpose is cheaper than Unzip, for both types.
-constexpr bool kTransposes = true;
+// Whether D columns are loaded in blocks of kBlock, which costs less than Unzip then.
+template <class T, int D>
+constexpr bool kTransposes = D * sizeof(Compute<T>) > 16;
+template <class T>
+constexpr int kBlock = 32 / sizeof(Compute<T>);
 [[gnu::always_inline]] inline void Transpose(F32 (&v)[8]) {
   F32 a[8], b[8];
 #pragma GCC unroll 4

@@ -126,7 +126,43 @@ template <class R>
   return Blocks<0x88>(first, second) + Blocks<0xdd>(first, second);
 }
 
-constexpr bool kTransposes = false;
+// Whether D columns are loaded in blocks of kBlock, which costs less than Unzip then.
+template <class T, int D>
+constexpr bool kTransposes = sizeof(T) >= 4 && D * sizeof(T) > 32;
+template <class T>
+constexpr int kBlock = 16 / sizeof(T);
+
+// 16 bytes of every `step`-th of 4·step rows, from p on: half of the shuffles are loads.
+template <class R, class T>
+inline R LoadQuarters(const T* p, std::int64_t step) {
+  const auto quarter = [&](int i) __attribute__((always_inline)) {
+    return _mm_loadu_ps(reinterpret_cast<const float*>(p + i * step));
+  };
+  __m512 v = _mm512_castps128_ps512(quarter(0));
+  v = _mm512_insertf32x4(v, quarter(1), 1);
+  v = _mm512_insertf32x4(v, quarter(2), 2);
+  return reinterpret_cast<R>(_mm512_insertf32x4(v, quarter(3), 3));
+}
+template <int D>
+[[gnu::always_inline]] inline void LoadBlock(const float* x, F32* column) {
+  F32 row[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) row[i] = LoadQuarters<F32>(x + i * D, 4 * D);
+  const F64 a = reinterpret_cast<F64>(_mm512_unpacklo_ps(row[0], row[1]));
+  const F64 b = reinterpret_cast<F64>(_mm512_unpacklo_ps(row[2], row[3]));
+  const F64 c = reinterpret_cast<F64>(_mm512_unpackhi_ps(row[0], row[1]));
+  const F64 d = reinterpret_cast<F64>(_mm512_unpackhi_ps(row[2], row[3]));
+  column[0] = reinterpret_cast<F32>(_mm512_unpacklo_pd(a, b));
+  column[1] = reinterpret_cast<F32>(_mm512_unpackhi_pd(a, b));
+  column[2] = reinterpret_cast<F32>(_mm512_unpacklo_pd(c, d));
+  column[3] = reinterpret_cast<F32>(_mm512_unpackhi_pd(c, d));
+}
+template <int D>
+[[gnu::always_inline]] inline void LoadBlock(const double* x, F64* column) {
+  const F64 even = LoadQuarters<F64>(x, 2 * D), odd = LoadQuarters<F64>(x + D, 2 * D);
+  column[0] = _mm512_unpacklo_pd(even, odd);
+  column[1] = _mm512_unpackhi_pd(even, odd);
+}
 inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   alignas(64) static constexpr std::int16_t kFirstThenSecond[32] = {
       0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,

@@ -69,7 +69,10 @@ inline F32 SpreadLanes(F32 v) {
   return vzip1q_f32(v, v);
 }
 
+template <class T, int D>
 constexpr bool kTransposes = false;
+template <class T>
+constexpr int kBlock = 0;
 inline void Split(const Half* type, F32 pairs, F32& first, F32& second) {
   const uint32x4_t v = vreinterpretq_u32_f32(pairs);
   first = Floats(type, vmovn_u32(v));
