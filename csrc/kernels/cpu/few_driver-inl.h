@@ -62,6 +62,14 @@ struct Slot {
     return {Load(bias), y, PaddedWeights(row, rows), {}};
   }
 
+  // Fetches y of rows, which nothing else does while X is read: it comes a tile at a time.
+  void FetchTargets(std::int64_t row, std::int64_t rows) const {
+    if (p.y == nullptr) return;
+    const std::int64_t size = p.k * static_cast<std::int64_t>(p.wide_y ? sizeof(C) : sizeof(T));
+    const char* const y = static_cast<const char*>(p.y) + row * size;
+    for (std::int64_t i = 0; i < rows * size; i += 64) PrefetchOnce(y + i);
+  }
+
   // Σ s r² and Σ s r of P targets, lane by lane.
   template <int P>
   void WriteTotals(const Totals& totals) const {

@@ -258,6 +258,7 @@ struct FewTargets {
       const std::int64_t rows = Min(plan.tile_rows, slot.end - row);
       GroupDots<T, P>::Rows(x, p.d, rows, slot.PackedWeights(), c);
       GroupResiduals<C, P> residuals = slot.template ResidualsOf<P>(row, rows);
+      slot.FetchTargets(row + rows, rows);
       for (std::int64_t i = 0; i < rows; i += W / P) {
         C* const dots = c + i * P;
         Store(dots, residuals.Finish(i, rows - i, Add(Load(dots), residuals.Start(i))));
