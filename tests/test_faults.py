@@ -4,6 +4,7 @@ Ctrl-C and SIGKILL are in test_interrupts.py and test_sources.py, hostile sizes 
 test_hostile_sizes.py.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -240,15 +241,20 @@ def test_many_calls_do_not_grow(tensorflow, calls):
 # --------------------------------------------------------------------------------- files and disks
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """Files end after 1,000 bytes, with an OSError as on a disk that is full."""
+    """Files end after 1,000 bytes, with an OSError as on a disk that is full.
+
+    Not a fixture, under which pytest could write no more of its own report to a file either.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def state():
@@ -300,11 +306,11 @@ WRITERS = [
 @pytest.mark.filterwarnings("ignore:.*ZipFile.__del__:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("what", "name"), WRITERS)
 @pytest.mark.parametrize("before", [None, b"what was there"])
-def test_a_full_disk_leaves_nothing_half_written(what, name, before, full_disk, tmp_path, capsys):
+def test_a_full_disk_leaves_nothing_half_written(what, name, before, tmp_path, capsys):
     path = tmp_path / name
     if before is not None:
         path.write_bytes(before)
-    with pytest.raises((OSError, Exit)) as caught:
+    with pytest.raises((OSError, Exit)) as caught, full_disk():
         saved(what, path)
     # The command line says it in a line, and ends.
     assert isinstance(caught.value, OSError) or "cannot be written" in capsys.readouterr().err
