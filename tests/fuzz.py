@@ -166,30 +166,27 @@ def run(call: Call, known: dict[str, dict[str, Function]]) -> list[Any]:
         return tf.saved_model.load(folder).traced(*tensors)
 
 
-def refusals(tensorflow: bool) -> tuple[type[BaseException], ...]:
-    builtin = (ValueError, TypeError, MemoryError)
-    if not tensorflow:
-        return builtin
-    import tensorflow as tf
-    from sklearn.exceptions import ConvergenceWarning
+def refusals(modes: dict[str, float]) -> tuple[type[BaseException], ...]:
+    refused: tuple[type[BaseException], ...] = (ValueError, TypeError, MemoryError)
+    if "estimator" in modes:
+        from sklearn.exceptions import ConvergenceWarning
 
-    return (
-        *builtin,
-        ConvergenceWarning,
-        tf.errors.InvalidArgumentError,
-        tf.errors.ResourceExhaustedError,
-    )
+        refused += (ConvergenceWarning,)
+    if not modes.keys() <= {"kernels", "estimator"}:
+        import tensorflow as tf
+
+        refused += (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError)
+    return refused
 
 
 # ---------------------------------------------------------------------------------- child, parent
 
 
 def child(arguments: argparse.Namespace, modes: dict[str, float], report: Any) -> None:
-    tensorflow = set(modes) != {"kernels"}
     known = {"kernels": kernel_functions()}
-    if tensorflow:
+    if not modes.keys() <= {"kernels", "estimator"}:
         known["ops"] = functions()
-    refused = refusals(tensorflow)
+    refused = refusals(modes)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     np.seterr(all="ignore")
     for i in range(arguments.first, arguments.first + arguments.calls):
@@ -198,7 +195,7 @@ def child(arguments: argparse.Namespace, modes: dict[str, float], report: Any) -
         try:
             results = run(call, known)
             fault = wrong(call, results)
-            outcome = "answered" if fault is None else f"fault {fault}"
+            outcome = f"answered {call.mode}" if fault is None else f"fault {fault}"
         except refused as error:
             outcome = f"refused {type(error).__name__}"
         except Exception as error:
@@ -252,7 +249,7 @@ def fuzz(
                 index, _, current = rest.partition(" ")
                 first, answered = int(index) + 1, False
                 continue
-            seen[line if kind == "refused" else kind] += 1
+            seen[line if kind in ("answered", "refused") else kind] += 1
             answered = True
             if kind == "fault":
                 faults.append(f"{first - 1}: {rest}: {current}")
