@@ -60,7 +60,7 @@ def penalties(s: Session) -> Iterator[Row]:
 
 
 def _scale(s: Session) -> float:
-    return {"full": 1.0, "quick": 0.1}.get(s.mode.name, 0.005)
+    return {"full": 1.0, "quick": 0.1}.get(s.mode.name, 0.001)
 
 
 def _calls(
