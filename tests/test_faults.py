@@ -171,7 +171,7 @@ def test_the_process_ends_while_an_op_runs(call):
 
     for _ in range(2):
         threading.Thread(target=work, daemon=True).start()
-    time.sleep(0.2)
+    time.sleep(0.5)
     """,
         timeout=90,
         TF_CPP_MIN_LOG_LEVEL="3",

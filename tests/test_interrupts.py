@@ -6,7 +6,7 @@ The calls here would take minutes to days: what does not end them runs into the 
 import pytest
 from fresh import run
 
-# Sends a signal to the process in a fifth of a second, and asks a call for what its handler raises.
+# Sends a signal to the process in half a second, and asks a call for what its handler raises.
 PRELUDE = """
     import os, signal, threading, time
     import numpy as np
@@ -17,7 +17,7 @@ PRELUDE = """
         pass
 
     def raises(error, number, call):
-        threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+        threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
         try:
             call()
         except error:

@@ -423,7 +423,7 @@ def test_ctrl_c_keeps_what_was_computed(parameters, n, rng):
     v, _ = np.linalg.qr(rng.normal(size=(30, 30)))
     x, y = u * np.logspace(0, -12, 30) @ v.T, rng.normal(size=n)
     model = LinearRegression(standardize=False, **parameters)
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         model.fit(x, y)
