@@ -194,6 +194,16 @@ def test_descent_same_bits_for_any_threads(rng):
         assert losses.tobytes() == results[0][1].tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_descent_without_momentum_multiplies_no_infinite_velocity(dtype):
+    """Weights that overflowed stay as they are under a rate of the other sign; 0·∞ would be NaN."""
+    x, w, y = (np.asarray(a, dtype) for a in ([[2]], [1], [0]))
+    rates = [0.9 * float(np.finfo(dtype).max), -1.0]
+    new_w, losses = kernels.gradient_descent(x, w, y, rates, 2)
+    np.testing.assert_array_equal(new_w, [-np.inf])
+    np.testing.assert_array_equal(losses, [2, np.inf, np.inf])
+
+
 @pytest.mark.parametrize(
     ("rate", "steps", "match"),
     [
