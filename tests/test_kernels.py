@@ -143,6 +143,8 @@ def test_nan_stays_nan_in_every_type(isa, x_type, w_type):
         ({"x": np.zeros((4, 3), ">f4")}, TypeError, "native byte order"),
         ({"x": np.zeros((3, 4), np.float32).T}, ValueError, "x must be C-contiguous"),
         ({"w": np.zeros(2, np.float32)}, ValueError, r"w must be .* got w of shape \[2\]"),
+        ({"w": np.zeros((3, 1, 1), np.float32)}, ValueError, r"w must be \[d, k\] or \[d\], with"),
+        ({"w": np.zeros((), np.float32)}, ValueError, r"w must be \[d, k\] or \[d\], with"),
         ({"w": np.zeros(3)}, TypeError, "w must have x's dtype, float32, got float64"),
         ({"y": np.zeros(4)}, TypeError, "y must have w's dtype float32, got float64"),
         ({"y": np.zeros((4, 1), np.float32)}, ValueError, r"y must be \[n\]"),
