@@ -311,7 +311,7 @@ NATIVE = [
         "      if (!linreg_ops::Merge(array.sizes[i], &sizes_.batch[i])) "
         "return Fit::kWrongBatch;\n",
         "",
-        "pytest tests/test_batch.py",
+        "pytest --ops tests/test_batch.py",
     ),
     (
         "shapes: w of rank 3 with one problem",
@@ -346,7 +346,7 @@ NATIVE = [
         RULES,
         "    if (x.rank != kUnknown && x.rank != x_rank) {",
         "    if (false) {",
-        "pytest tests/test_batch.py",
+        "pytest --ops tests/test_batch.py",
     ),
     (
         "shapes: columns of a known w",

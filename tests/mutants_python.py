@@ -7,7 +7,7 @@ SOLVERS = "pytest tests/test_solvers.py"
 PYTHON = [
     (
         "estimator: weights that are all zero pass",
-        "linreg_ops/estimator.py",
+        "linreg_ops/_linear_model.py",
         "        if not s.any():\n",
         "        if False:\n",
         ESTIMATOR + " -k input_errors",
@@ -44,7 +44,7 @@ PYTHON = [
     ),
     (
         "estimator: the loss of sums may be negative",
-        "linreg_ops/solvers/state.py",
+        "linreg_ops/solvers/sums.py",
         "        return np.asarray(np.maximum(left, 0.0))",
         "        return np.asarray(left)",
         "pytest tests/test_state.py",

@@ -123,6 +123,29 @@ def test_eager_graph_and_xla_give_the_kernels_bits(route):
             assert same(way(*map(tf.constant, (x, w, y, s))), expected), shape
 
 
+def added_up(total, error, a):
+    """Knuth's TwoSum."""
+    result = total + a
+    added = result - total
+    return result, error + ((total - (result - added)) + (a - added))
+
+
+def test_plain_adds_up_in_the_order_that_its_file_describes(rng):
+    """The record's numbers are so short that double loses nothing of them, in whatever order."""
+    n, k = 1000, 16
+    x, w, y, s = (np.exp(rng.standard_normal(shape)) for shape in ((n, 1), (1, k), (n, k), n))
+    loss, grad = kernels.loss_and_grad(x, w, y, sample_weight=s, loss_per_target=True, isa="scalar")
+    r = x * w - y
+    for terms, result in ((s[:, None] * r * r, 2 * loss), (s[:, None] * r * x, grad[0])):
+        total = error = np.zeros(k)
+        for slot in terms.reshape(8, n // 8, k):
+            of_slot = lost = np.zeros(k)
+            for begin in range(0, len(slot), 64):
+                of_slot, lost = added_up(of_slot, lost, sum(slot[begin : begin + 64]))
+            total, error = added_up(total, error, of_slot + lost)
+        np.testing.assert_array_equal(result, total + error)
+
+
 def test_every_route_and_pair_of_types_is_on_record():
     keys = json.loads(FILE.read_text())
     assert {key.split()[0] for key in keys} == set(kernels.routes())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import matplotlib.pyplot
 import pytest
+from mutants_native import NATIVE
+from mutants_python import PYTHON
 from typer.testing import CliRunner
 
 import linreg_ops
@@ -207,3 +209,12 @@ def test_gallery_scripts_draw_their_pictures(script, tmp_path, monkeypatch):
     assert f'"docs/gallery/{script.name}"' in page
     assert f"(images/{script.stem}.svg)" in page
     assert (ROOT / "docs" / "images" / f"{script.stem}.svg").exists()
+
+
+def test_every_mutant_is_of_a_line_that_is_there():
+    """Code moves, and a row whose line has gone tests nothing."""
+    rows = NATIVE + PYTHON
+    missing = [(row[0], row[1]) for row in rows if (ROOT / row[1]).read_text().count(row[2]) != 1]
+    assert missing == []
+    assert len({row[0] for row in rows}) == len(rows)
+    assert f"breaks the code in {len(rows)} small ways" in (ROOT / "CONTRIBUTING.md").read_text()

@@ -345,6 +345,17 @@ def test_merge_adds_the_rows(first, second):
     assert a.result().weight == s.sum() + 2000
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_merge_brings_the_errors_of_its_sums(isa):
+    """2⁶⁰ + 1 is no double: what it lacks is kept, and left over where the 2⁶⁰ are taken off."""
+    large, ones = np.full((B, 1), 2.0**30), np.ones((B, 1))
+    for to_the_larger in (False, True):
+        both = GramState(1, isa=isa).update(large).update(ones)
+        negative = GramState(1, isa=isa).update(large, sample_weight=-np.ones(B))
+        merged = both.merge(negative) if to_the_larger else negative.merge(both)
+        assert merged.result().xx == B
+
+
 def test_merge_of_folds_keeps_them_apart():
     x, y, _ = whole(4000, 6, 1)
     x, y = x.astype(np.float32), y.astype(np.float32)

@@ -143,6 +143,8 @@ def test_nan_stays_nan_in_every_type(isa, x_type, w_type):
         ({"x": np.zeros((4, 3), ">f4")}, TypeError, "native byte order"),
         ({"x": np.zeros((3, 4), np.float32).T}, ValueError, "x must be C-contiguous"),
         ({"w": np.zeros(2, np.float32)}, ValueError, r"w must be .* got w of shape \[2\]"),
+        ({"w": np.zeros((3, 1, 1), np.float32)}, ValueError, r"w must be \[d, k\] or \[d\], with"),
+        ({"w": np.zeros((), np.float32)}, ValueError, r"w must be \[d, k\] or \[d\], with"),
         ({"w": np.zeros(3)}, TypeError, "w must have x's dtype, float32, got float64"),
         ({"y": np.zeros(4)}, TypeError, "y must have w's dtype float32, got float64"),
         ({"y": np.zeros((4, 1), np.float32)}, ValueError, r"y must be \[n\]"),
@@ -192,6 +194,16 @@ def test_descent_same_bits_for_any_threads(rng):
     for new_w, losses in results[1:]:
         assert new_w.tobytes() == results[0][0].tobytes()
         assert losses.tobytes() == results[0][1].tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_descent_without_momentum_multiplies_no_infinite_velocity(dtype):
+    """Weights that overflowed stay as they are under a rate of the other sign; 0·∞ would be NaN."""
+    x, w, y = (np.asarray(a, dtype) for a in ([[2]], [1], [0]))
+    rates = [0.9 * float(np.finfo(dtype).max), -1.0]
+    new_w, losses = kernels.gradient_descent(x, w, y, rates, 2)
+    np.testing.assert_array_equal(new_w, [-np.inf])
+    np.testing.assert_array_equal(losses, [2, np.inf, np.inf])
 
 
 @pytest.mark.parametrize(
