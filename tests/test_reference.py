@@ -35,6 +35,10 @@ def test_loss_and_gradient_are_the_formula(intercept, weighted):
     true_loss, true_grad = exact(written_out, w, y, s if weighted else np.ones(7))
     np.testing.assert_allclose(loss, true_loss, rtol=1e-14)
     np.testing.assert_allclose(grad, true_grad, rtol=0, atol=1e-13)
+    alone = reference.linear_l2_loss(
+        x, w, y, intercept=intercept, sample_weight=s if weighted else None
+    )
+    assert alone == loss
 
 
 def test_one_target_may_drop_its_axis():
@@ -64,6 +68,16 @@ def test_descent_is_its_recurrence():
         expected = expected + v
     np.testing.assert_allclose(w, expected, rtol=1e-13)
     assert losses.shape == (4,)
+
+
+def test_descent_of_no_steps_and_without_momentum():
+    x, y = RNG.normal(size=(9, 2)), RNG.normal(size=9)
+    w, losses = reference.gradient_descent(x, np.ones(2), y, 0.1, 0)
+    np.testing.assert_array_equal(w, np.ones(2))
+    assert losses.tolist() == [reference.linear_l2_loss(x, np.ones(2), y)]
+    plain = reference.gradient_descent(x, np.ones(2), y, [0.1, 0.1], 2)
+    named = reference.gradient_descent(x, np.ones(2), y, 0.1, 2, momentum=0.0)
+    np.testing.assert_array_equal(plain.w, named.w)
 
 
 def test_descent_does_not_write_to_its_start():
@@ -110,9 +124,47 @@ def test_least_squares_weights_count_rows():
     np.testing.assert_allclose(weighted, repeated, rtol=1e-12)
 
 
+def test_least_squares_is_that_of_least_norm():
+    """Of two columns that are the same each gets half; one of zeros gets none."""
+    column = RNG.normal(size=6)
+    x = np.column_stack([column, np.zeros(6), column])
+    np.testing.assert_allclose(reference.least_squares(x, 3 * column), [1.5, 0, 1.5], atol=1e-14)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ridge_is_where_its_gradient_vanishes(intercept, weighted):
+    """As many rows as neither columns nor targets, and no two penalties alike."""
+    x, y = RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2))
+    alpha, penalty = np.array([0.7, 4.0]), np.array([1.0, 0.0, 2.5])
+    s = RNG.uniform(size=9) if weighted else None
+    options = {"intercept": intercept, "sample_weight": s}
+    w = reference.ridge(x, y, alpha, penalty=penalty, **options)
+    assert w.shape == (3 + intercept, 2)
+    grad = reference.linear_l2_loss_and_grad(x, w, y, **options).grad
+    grad[int(intercept) :] += alpha * penalty[:, None] * w[int(intercept) :]
+    np.testing.assert_allclose(grad, 0, atol=1e-13)
+    one = reference.ridge(x, y[:, 1], 4.0, penalty=penalty, **options)
+    np.testing.assert_allclose(one, w[:, 1], rtol=1e-14)
+    same = reference.ridge(x, y, 2.0, **options)
+    np.testing.assert_array_equal(
+        same, reference.ridge(x, y, [2.0, 2.0], penalty=np.ones(3), **options)
+    )
+
+
+def test_intercepts_are_asked_for():
+    x, y = RNG.normal(size=(9, 3)), RNG.normal(size=9)
+    assert reference.least_squares(x, y).shape == (3,)
+    assert reference.ridge(x, y, 1.0).shape == (3,)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"x": np.ones((2, 2, 2))}, r"x must have shape \[n, d\], got \[2, 2, 2\]"),
+        ({"x": np.ones((5, 2))}, r"y must have shape \[5\], got \[4\]"),
+        ({"w": np.ones((2, 3))}, r"y must have shape \[4, 3\], got \[4\]"),
+        ({"sample_weight": np.ones(5)}, r"sample_weight must have shape \[4\], got \[5\]"),
         ({"x": np.ones(3)}, r"x must have shape \[n, d\], got \[3\]"),
         ({"w": np.ones(3)}, r"w must have shape \[2\] or \[2, k\] for x of 2 columns, got \[3\]"),
         ({"w": np.ones((2, 1, 1))}, r"w must have shape .*, got \[2, 1, 1\]"),
@@ -132,6 +184,8 @@ def test_descent_arguments():
         reference.gradient_descent([[1.0]], [1.0], [1.0], 0.1, -1)
     with pytest.raises(ValueError, match=r"\[num_steps\] = \[3\], got shape \[2\]"):
         reference.gradient_descent([[1.0]], [1.0], [1.0], [0.1, 0.2], 3)
+    with pytest.raises(ValueError, match=r"\[num_steps\] = \[1\], got shape \[2\]"):
+        reference.gradient_descent([[1.0]], [1.0], [1.0], [0.1, 0.2], 1)
 
 
 def test_help_can_be_read():
