@@ -37,8 +37,8 @@ class _Head(NamedTuple):
         The last dimension is a row's: x [n, steps, d] has n·steps rows, as y [n, steps, units] has.
         """
         kernel, bias, units = self.layer.kernel, self.layer.bias, self.layer.units
-        # .value, not the variable itself, which Keras would cast to the compute dtype.
-        w = tf.convert_to_tensor(getattr(kernel, "value", kernel))
+        # In the variables' dtype, as Keras casts them within a layer's call alone.
+        w = tf.convert_to_tensor(kernel)
         if bias is not None:
             w = tf.concat([tf.cast(bias.value, w.dtype)[None, :], w], axis=0)
         y = tf.cast(tf.convert_to_tensor(y), w.dtype)

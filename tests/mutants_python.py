@@ -152,13 +152,6 @@ PYTHON = [
         "pytest tests/test_saved_model.py -k stock",
     ),
     (
-        "Keras: the kernel is cast to 16 bits",
-        "linreg_ops/keras.py",
-        'tf.convert_to_tensor(getattr(kernel, "value", kernel))',
-        "tf.convert_to_tensor(kernel)",
-        "pytest tests/test_keras.py -k mixed_precision",
-    ),
-    (
         "Keras: a bias initializer is not saved",
         "linreg_ops/keras.py",
         'if k != "loss"}',
