@@ -120,6 +120,7 @@ def test_no_memory_for_the_ops_is_resource_exhausted():
         large[name]()
     """,
         TF_CPP_MIN_LOG_LEVEL="3",
+        TF_ENABLE_ONEDNN_OPTS="0",  # whose allocator waits ten seconds for each
     )
 
 
