@@ -618,7 +618,7 @@ def test_signals_leave_the_first_rows_of_the_batch(d):
         raise Alarm
 
     signal.signal(signal.SIGALRM, alarm)
-    x = np.random.default_rng(0).standard_normal((16_000_000 // {d}, {d}))
+    x = np.random.default_rng(0).standard_normal((48_000_000 // {d}, {d}), np.float32)
     state = GramState({d}, x_shift=x[0], num_threads=1, isa="scalar")
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
