@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from scipy.special import fdtrc, stdtr, stdtrit
 
-from .solvers import CHECK_WORK, exact, gram
+from .solvers import CHECK_WORK, EXTENDED, exact, gram
 from .solvers.factor import AnyFactor, Factor
 from .solvers.problem import EPS, Array, Problem
 from .solvers.sums import Centred
@@ -120,7 +120,9 @@ def of_data(problem: Problem, intercept: Array, coef: Array, covariance: str) ->
         lower = scipy.linalg.cholesky(problem.images(root, np.zeros(problem.d)), lower=True)
         root = scipy.linalg.solve_triangular(lower, root.T, lower=True).T
     assert isinstance(factor, Factor)
-    w = problem.from_original(intercept, coef).astype(np.float64)
+    # Residuals cancel: in long double where the fit computes them so too.
+    extended = problem.n * max(problem.d, 1) * problem.k <= EXTENDED
+    w = problem.from_original(intercept, coef).astype(np.longdouble if extended else np.float64)
     residual, meat = _meat(problem, root, w, covariance, factor.rank)
     wide = problem.directions(root)
     unit = problem.s_scale * np.sum(np.square(wide), axis=1)
@@ -134,7 +136,8 @@ def of_data(problem: Problem, intercept: Array, coef: Array, covariance: str) ->
     f = np.full(problem.k, np.nan)
     if factor.full and factor.rank:
         # By the slopes as Zᵀ's columns have them, in which their covariance is the meat.
-        v = np.linalg.solve(root[first:, first:], w[first:] / problem.y_scale)
+        slopes = w[first:].astype(np.float64) / problem.y_scale
+        v = np.linalg.solve(root[first:, first:], slopes)
         pairs = zip(v.T, meat[:, first:, first:], strict=True)
         f = np.array([own @ np.linalg.pinv(m) @ own / len(own) for own, m in pairs])
     return basis, Read(covariances, f)
@@ -143,19 +146,24 @@ def of_data(problem: Problem, intercept: Array, coef: Array, covariance: str) ->
 def _meat(
     problem: Problem, root: Array, w: Array, covariance: str, rank: int
 ) -> tuple[Array, Array]:
-    """Σ s r² [k], and Zᵀ⁻¹ covariance Z⁻¹ [k, r, r]: Σ s² r² u uᵀ of u = Zᵀa, or σ² of ones."""
+    """Σ s r² [k], and Zᵀ⁻¹ covariance Z⁻¹ [k, r, r]: Σ s² r² u uᵀ of u = Zᵀa, or σ² of ones.
+
+    Residuals are taken in w's dtype.
+    """
     size = root.shape[1]
     loss, meat = np.zeros(problem.k), np.zeros((problem.k, size, size))
     power = {"HC2": 1, "HC3": 2}.get(covariance, 0)
     rows = 0
-    for a, b, s in problem.blocks():
+    for a, b, s in problem.blocks(w.dtype.type):
         ones = np.ones(len(a)) if s is None else s
         r = a @ w[int(problem.intercept) :] - b
-        u = a @ root[int(problem.intercept) :]
         if problem.intercept:
             r += w[0]
+        loss += (ones @ np.square(r)).astype(np.float64)
+        a, r = a.astype(np.float64), r.astype(np.float64)
+        u = a @ root[int(problem.intercept) :]
+        if problem.intercept:
             u += root[0]
-        loss += ones @ np.square(r)
         rows += len(a)
         if covariance == "nonrobust":
             continue
