@@ -38,6 +38,16 @@ inline float FloatOf(Half a) {
   return FloatOfBits(sign | (magnitude + (112u << 23)));
 }
 
+// The indices of a shuffle of bytes, which puts zero where an index is negative: from G bfloat16
+// values that fill 16 bytes over and over to floats, value i % G to the upper half of lane i.
+template <int kBytes, int G>
+struct UpperHalves {
+  signed char byte[kBytes] = {};
+  constexpr UpperHalves() {
+    for (int i = 0; i < kBytes; ++i) byte[i] = i % 4 < 2 ? -128 : i / 4 % G * 2 + i % 4 - 2;
+  }
+};
+
 inline void FromFloat(float f, BFloat16* out) {
   const std::uint32_t bits = BitsOf(f);
   if ((bits & 0x7fffffffu) > 0x7f800000u) {

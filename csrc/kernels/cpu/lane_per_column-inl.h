@@ -4,8 +4,8 @@
 // Rows go in groups. While the dots of one group are summed, X coming from memory in one sequence,
 // the group before, still in L1d (or, of wider rows, in L2), is added to the gradient: with a phase
 // for each, memory idles in the second. Four rows at a time share a load of w, and a load and a
-// store of the gradient. The sums of the lanes of a group's rows are one vector with a lane for
-// each row.
+// store of the gradient; rows of up to four vectors have both in registers. The sums of the lanes
+// of a group's rows are one vector with a lane for each row.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,10 @@ class LanePerColumn {
   static constexpr int kRows = 4;  // that share a load of w
   // A dot is a sum of sums over this many vectors.
   static constexpr std::int64_t kVectorsPerSegment = 256;
-  static constexpr std::int64_t kAhead = 8192;  // bytes
+  static constexpr std::int64_t kAhead = 8192;                                  // bytes
+  static constexpr int kVectorBytes = kRows * W * static_cast<int>(sizeof(T));  // of kRows rows
+
+  using GroupFn = void (LanePerColumn::*)(std::int64_t row, C* c);
 
   const Slot<T>& slot_;
   const T* const x_;
@@ -66,8 +69,9 @@ class LanePerColumn {
     const std::int64_t whole = row + (slot_.end - row) / group_ * group_;
     if (row < whole) {
       Group<true, false>(row, group_, c);
+      const GroupFn few = group_ == W ? FewVectors() : nullptr;
       for (row += group_; row < whole; row += group_) {
-        Group<true, true>(row, group_, c);
+        few != nullptr ? (this->*few)(row, c) : Group<true, true>(row, group_, c);
         climb(group_, kRowsPerFlush);
       }
       Group<false, true>(row, group_, c);
@@ -113,13 +117,65 @@ class LanePerColumn {
         sums[i / kRows] = Add(sums[i / kRows], FoldRows(each));
       }
     }
-    if constexpr (kDots) {
-      V start[1];
-      residuals_.Start(row, rows, start);
-      start[0] = AddLanes(sums, rows, start[0]);
-      residuals_.Finish(row, rows, start);
-      Store(c, start[0]);
+    if constexpr (kDots) Finish(row, rows, sums, c);
+  }
+
+  // Group<true, true> for rows of N vectors, by the same additions in the same order. kTail: the
+  // last vector brings the rest of the row with it.
+  template <int N, bool kTail>
+  [[gnu::noinline]] void GroupOf(std::int64_t row, C* c) {
+    const std::int64_t d = d_;
+    const T* x = x_ + row * d;
+    const T* before = x - W * d;
+    const V keep = tail_;
+    const auto load = [&](const T* at, int v) __attribute__((always_inline)) {
+      return kTail && v == N - 1 ? And(Load(at + d - W), keep) : Load(at + v * W);
+    };
+    V w[N], grad[N], sums[W / kRows];
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      w[v] = Load(w_ + v * W);
+      grad[v] = Load(grad_ + v * W);
     }
+    const char* ahead = reinterpret_cast<const char*>(x) + kAhead;
+#pragma GCC unroll 4
+    for (int i = 0; i < W / kRows; ++i, x += kRows * d, before += kRows * d) {
+      V sum[kRows] = {};
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) {
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) sum[r] = Fma(load(x + r * d, v), w[v], sum[r]);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+          grad[v] = Fma(Set(c[i * kRows + r]), load(before + r * d, v), grad[v]);
+        }
+      }
+      Prefetch<kOnce, N * kVectorBytes>(ahead);
+      ahead += kRows * d * static_cast<std::int64_t>(sizeof(T));
+      sums[i] = FoldRows(sum);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) Store(grad_ + v * W, grad[v]);
+    Finish(row, W, sums, c);
+  }
+
+  // GroupOf for rows of d_ elements; null if they are longer, or none.
+  GroupFn FewVectors() const {
+    constexpr GroupFn kFew[][2] = {
+        {&LanePerColumn::template GroupOf<2, false>, &LanePerColumn::template GroupOf<2, true>},
+        {&LanePerColumn::template GroupOf<3, false>, &LanePerColumn::template GroupOf<3, true>},
+        {&LanePerColumn::template GroupOf<4, false>, &LanePerColumn::template GroupOf<4, true>}};
+    const std::int64_t vectors = CeilDiv(d_, W);
+    return d_ > 0 && vectors <= 4 ? kFew[vectors - 2][d_ % W != 0] : nullptr;
+  }
+
+  // The residuals of rows from the sums of their lanes, into c.
+  void Finish(std::int64_t row, std::int64_t rows, const V (&sums)[W / kRows], C* c) {
+    V start[1];
+    residuals_.Start(row, rows, start);
+    start[0] = AddLanes(sums, rows, start[0]);
+    residuals_.Finish(row, rows, start);
+    Store(c, start[0]);
   }
 
   // Lane i: start plus the sum of row i's lanes, of which sums[i / 4] has W / 4 sums in a row. The

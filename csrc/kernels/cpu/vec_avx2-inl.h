@@ -56,9 +56,16 @@ template <int G>
 inline F64 SetRegisterGroup(const double* p) {
   return _mm256_castsi256_pd(Repeat<G>(p));
 }
-template <int G, class T>
-inline F32 SetRegisterGroup(const T* p) {
+template <int G>
+inline F32 SetRegisterGroup(const Half* p) {
   return Floats(p, _mm256_castsi256_si128(Repeat<G>(p)));
+}
+// Moved by one shuffle to where the upper half of a float is: to widen and to shift are two.
+template <int G>
+inline F32 SetRegisterGroup(const BFloat16* p) {
+  alignas(32) static constexpr UpperHalves<32, G> kTo;
+  const __m256i to = _mm256_load_si256(reinterpret_cast<const __m256i*>(kTo.byte));
+  return _mm256_castsi256_ps(_mm256_shuffle_epi8(Repeat<G>(p), to));
 }
 
 inline F32 Fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }

@@ -65,9 +65,15 @@ template <int G>
 inline F64 SetRegisterGroup(const double* p) {
   return _mm512_castsi512_pd(Repeat<G>(p));
 }
-template <int G, class T>
-inline F32 SetRegisterGroup(const T* p) {
+template <int G>
+inline F32 SetRegisterGroup(const Half* p) {
   return Floats(p, _mm512_castsi512_si256(Repeat<G>(p)));
+}
+// Moved by one shuffle to where the upper half of a float is: to widen and to shift are two.
+template <int G>
+inline F32 SetRegisterGroup(const BFloat16* p) {
+  alignas(64) static constexpr UpperHalves<64, G> kTo;
+  return _mm512_castsi512_ps(_mm512_shuffle_epi8(Repeat<G>(p), _mm512_load_si512(kTo.byte)));
 }
 
 inline F32 Fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
