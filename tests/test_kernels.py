@@ -313,6 +313,30 @@ def test_route(rng, isa, x_type, w_type, route):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("x_type", "w_type"), dtype_pairs.PARAMS)
+def test_an_infinity_stays_one_on_every_route(isa, x_type, w_type):
+    """Vectors that end with the row hold columns a second time: 0 times infinity is not a number.
+
+    Where a column of a row that is read twice is infinite, in rows amid a tile and at its end.
+    """
+    for route in routes.SHAPES:
+        for n, d, k, descent in routes.takes(isa, route, x_type, w_type):
+            if d == 0:
+                continue
+            x, w, y = np.ones((n, d), x_type), np.ones((d, k), w_type), np.zeros((n, k), w_type)
+            rows = [0, n // 2, n - 1]
+            columns = [d // 2, d - 1, max(d // 8 * 8 - 1, 0), max(d // 16 * 16 - 1, 0)]
+            x[np.ix_(rows, columns)] = np.inf
+            where = f"{route} of {n} x {d}, {k} targets"
+            loss, grad = kernels.loss_and_grad(x, w, y, isa=isa, loss_per_target=True)
+            assert (loss == np.inf).all(), where
+            assert (grad == np.inf).all(), where
+            if descent:
+                _, losses = kernels.gradient_descent(x, w, y, 0.5, 1, isa=isa)
+                assert losses[0] == np.inf, where
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("descent", [False, True])
 def test_plans_keep_within_their_limits(isa, descent):
     """No more workers than threads, and no more tasks than the stages count, whatever the size."""
