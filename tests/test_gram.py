@@ -557,11 +557,12 @@ def test_arrays_may_be_read_only_and_unaligned():
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("d", [1, 3, 7, 9, 15, 65])
-def test_nothing_beyond_the_arrays_is_read(isa, dtype, d):
-    # The arrays end where a page that may not be read begins.
+@pytest.mark.parametrize("rest", [0, 3])
+def test_nothing_beyond_the_arrays_is_read(isa, dtype, d, rest):
+    # The arrays end where a page that may not be read begins, with a block or with rows behind one.
     mmap = pytest.importorskip("mmap")
     ctypes = pytest.importorskip("ctypes")
-    n, page = 2 * B + 3, mmap.PAGESIZE
+    n, page = 2 * B + rest, mmap.PAGESIZE
     x, y, _ = whole(n, d, 1)
     size = n * d * np.dtype(dtype).itemsize
     pages = -(-size // page)
