@@ -7,6 +7,7 @@ given back: an order that nobody asked for shows as a wrong number.
 import ctypes
 import datetime
 
+import ml_dtypes
 import numpy as np
 import pytest
 from oracles import assert_within, problem, truth
@@ -213,6 +214,7 @@ def test_hand_made_dlpack(emulated, arrays, strides, skip):
         ({"code": 0}, TypeError, "x must be float32, .* code 0 of 32 bits"),
         ({"bits": 8}, TypeError, "x must be float32, .* code 2 of 8 bits"),
         ({"code": 4}, TypeError, "x must be float32, .* code 4 of 32 bits"),
+        ({"ndim": -1}, ValueError, "x must have a rank of 0 or more, got -1"),
         ({"strides": (1, 50)}, ValueError, r"x must be C-contiguous, got shape \(50, 3\)"),
         ({"strides": (0, 0)}, ValueError, "x must be C-contiguous"),
         ({"strides": (-3, 1)}, ValueError, "x must be C-contiguous"),
@@ -243,3 +245,75 @@ def test_what_dlpack_returns_must_be_a_new_tensor(emulated, arrays, argument, ma
     arguments[argument] = fake(emulated, arguments[argument].array)
     with pytest.raises(TypeError, match=rf"{argument}\.__dlpack__ must return .* got .*{got}"):
         emulated.cuda.loss_and_grad(**arguments)
+
+
+FLOATS = {(2, 32): "f4", (2, 64): "f8", (2, 16): "f2", (4, 16): ml_dtypes.bfloat16}
+SIZES = (-(2**63), -1, 2**31, 2**32 + 1, 2**62, 2**63 - 1)
+
+
+class Claim:
+    """What says of 4096 bytes that they are an array of some type, rank, sizes and strides."""
+
+    def __init__(self, emulated, rng, shape, bits, lie):
+        code, lanes, ndim, strides = 2, 1, len(shape), None
+        self.shape, self.lie = list(shape), lie
+        if lie == "type":
+            code, bits = (int(rng.choice(a)) for a in ((0, 1, 2, 4, 255), (0, 8, 16, 32, 64)))
+        elif lie == "lanes":
+            lanes = int(rng.choice([0, 2, 4, 65535]))
+        elif lie == "rank":
+            ndim = int(rng.choice([-(2**31), -1, 0, 1, 2, 3, 5]))
+        elif lie == "size":
+            self.shape[rng.integers(ndim)] = int(rng.choice(SIZES))
+        elif lie == "strides":
+            strides = rng.choice([-(2**63), -1, 0, 1, 2, 5, 2**32, 2**63 - 1], 8).tolist()
+        dtype = np.dtype(FLOATS.get((code, bits), "f4"))
+        self.memory = rng.integers(0, 4, 4096 // dtype.itemsize).astype(dtype)
+        emulated.lend(self.memory.ctypes.data, self.memory.nbytes)
+        sizes = ctypes.c_int64 * 8
+        self.tensor = DLTensor(
+            self.memory.ctypes.data, 2, 0, ndim, code, bits, lanes, sizes(*self.shape)
+        )
+        if strides is not None:
+            self.tensor.strides = sizes(*strides)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, *, stream):
+        return capsule(ctypes.addressof(self.tensor), b"dltensor")
+
+    def numpy(self):
+        return self.memory[: np.prod(self.shape)].reshape(self.shape).astype(float)
+
+
+def test_random_dlpack(emulated, rng):
+    """What is true is computed, exactly; a lie about one array is refused, or true by chance."""
+    lies = ["", "type", "lanes", "rank", "size", "strides"]
+    answered, refused = 0, 0
+    for _ in range(600):
+        n, d, k = (int(size) for size in rng.integers(1, 6, 3))
+        bits = int(rng.choice([32, 64]))
+        shapes = {"x": (n, d), "w": (d, k), "y": (n, k), "sample_weight": (n,)}
+        liar = rng.choice(list(shapes))
+        claims = {
+            name: Claim(emulated, rng, shape, bits, rng.choice(lies) if name == liar else "")
+            for name, shape in shapes.items()
+        }
+        error = None
+        try:
+            loss, grad = emulated.cuda.loss_and_grad(**claims)
+        except (TypeError, ValueError) as raised:
+            error = raised
+        if error is not None:
+            assert claims[liar].lie, error
+            assert str(error).split()[0] in shapes, error
+            refused += 1
+            continue
+        x, w, y, s = (claim.numpy() for claim in claims.values())
+        r = x @ w - y
+        assert to_numpy(loss) == np.sum(s @ r**2) / 2, claims[liar].lie
+        np.testing.assert_array_equal(to_numpy(grad), x.T @ (s[:, None] * r), claims[liar].lie)
+        answered += 1
+    assert answered > 30
+    assert refused > 100

@@ -52,6 +52,10 @@ Borrowed Borrow(const py::object& array, const char* name, std::uintptr_t stream
   const py::object capsule = array.attr("__dlpack__")(py::arg("stream") = stream ? stream : 1);
   const DLTensor& tensor = TensorOf(capsule, name);
   Borrowed result{capsule, DType::kFloat32, {}, nullptr, tensor.device.device_id};
+  if (tensor.ndim < 0) {
+    throw py::value_error(std::string(name) + " must have a rank of 0 or more, got " +
+                          std::to_string(tensor.ndim));
+  }
   result.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
   const DLDataType type = tensor.dtype;
   const bool one = type.lanes == 1;
