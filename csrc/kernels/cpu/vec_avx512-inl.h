@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/half-inl.h"
 #include "kernels/cpu/kernel.h"
 
 namespace linreg_ops {
