@@ -158,6 +158,34 @@ def test_as_many_coefficients_as_rows_leave_no_error_to_see(rng):
     assert "nan" in str(summary)
 
 
+def test_one_degree_of_freedom_left(rng):
+    """Student's t with one is Cauchy's distribution: an interval of 95% is 12.7 errors wide."""
+    x, y = rng.normal(size=(4, 2)), rng.normal(size=4)
+    ours = LinearRegression().fit(x, y).summary()
+    theirs = sm.OLS(y, sm.add_constant(x)).fit()
+    assert ours.df_residual == 1
+    for mine, other in (("p_values", "pvalues"), ("f_p_value", "f_pvalue")):
+        np.testing.assert_allclose(getattr(ours, mine), getattr(theirs, other), rtol=1e-8)
+    np.testing.assert_allclose(ours.intervals, theirs.conf_int(), rtol=1e-8)
+
+
+@pytest.mark.parametrize("covariance", ["HC2", "HC3"])
+def test_a_row_that_its_own_coefficient_fits_has_no_say(covariance, rng):
+    """Its residual is rounding, and what it is divided by too."""
+    x, y = rng.normal(size=(30, 3)), rng.normal(size=30)
+    x[:, 0] = 0.0
+    x[7, 0] = 3.0  # leverage 1
+    found = LinearRegression().fit(x, y).summary(x, y, covariance=covariance)
+    others = np.arange(30) != 7
+    design = np.column_stack([np.ones(30), x])
+    inverse = np.linalg.inv(design.T @ design)
+    a = design[others]
+    free = 1.0 - np.einsum("ij,jk,ik->i", a, inverse, a)
+    r = y[others] - a @ found.coef
+    meat = (a.T * (r**2 / free ** {"HC2": 1, "HC3": 2}[covariance])) @ a
+    np.testing.assert_allclose(found.covariance, inverse @ meat @ inverse, rtol=1e-8, atol=1e-12)
+
+
 def near(rng, n, gap):
     x = rng.normal(size=(n, 6))
     x[:, 5] = x[:, 0] + gap * x[:, 5]
