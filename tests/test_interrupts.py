@@ -47,9 +47,9 @@ def test_signals_end_the_kernels(threads, error, number):
     run(
         KERNELS
         + f"""
-    columns = np.zeros((3000, 3000), np.float32)
+    columns = np.zeros((6000, 6000), np.float32)
     calls = {{
-        # One pass that takes minutes.
+        # One pass that takes many minutes: this must end by the time limit where it is not heard.
         "pass": lambda: kernels.loss_and_grad(
             columns, columns, isa="scalar", num_threads={threads}
         ),

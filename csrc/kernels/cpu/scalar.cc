@@ -16,6 +16,7 @@ namespace cpu {
 namespace {
 
 constexpr std::int64_t kBlockRows = 64;
+constexpr std::int64_t kOften = 1 << 24;  // multiply-adds twice over: some hundredths of a second
 
 double Wide(double a) { return a; }
 double Wide(float a) { return a; }
@@ -57,11 +58,15 @@ struct Plain {
     double* const r = scratch;              // [k]
     double* const sums = scratch + p.k;     // of a block
     std::fill(slot, slot + 2 * size, 0.0);  // sums, then their errors
+    std::int64_t work = 0;                  // since it was last asked whether to go on
     for (std::int64_t block = begin; block < end; block += kBlockRows) {
-      const bool ask = p.cancelled != nullptr && (block - begin) % (256 * kBlockRows) == 0;
-      if (ask && p.cancelled(p.cancelled_context)) return;
       std::fill(sums, sums + size, 0.0);
-      for (std::int64_t i = block; i < std::min(block + kBlockRows, end); ++i) Row(p, i, r, sums);
+      for (std::int64_t i = block; i < std::min(block + kBlockRows, end); ++i) {
+        Row(p, i, r, sums);
+        if (p.cancelled == nullptr || (work += size) < kOften) continue;
+        if (p.cancelled(p.cancelled_context)) return;
+        work = 0;
+      }
       for (std::int64_t j = 0; j < size; ++j) AddExactly(sums[j], slot + j, slot + size + j);
     }
   }
