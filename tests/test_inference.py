@@ -117,7 +117,11 @@ def test_names_are_those_of_the_frame(rng):
     assert list(frame.columns) == ["coef", "std err", "t", "P>|t|", "[0.05", "0.95]"]
     np.testing.assert_array_equal(frame["std err"], summary.standard_errors)
     lines = str(summary).splitlines()
-    assert any(line.startswith("height ") for line in lines)
+    rule = max(lines, key=lambda line: line.count("-"))
+    header, *rows = lines[lines.index(rule) + 1 : -1]
+    assert header.split() == ["coef", "std", "err", "t", "P>|t|", "[0.05", "0.95]"]
+    assert [row.split()[0] for row in rows[1:]] == ["intercept", "age", "height"]
+    assert {len(line) for line in (header, *rows)} == {len(rule)}  # one below the other
     assert f"{summary.r2:.6g}" in str(summary)
 
 
@@ -214,6 +218,16 @@ def test_near_dependence_costs_standard_errors_few_digits(solver, rng):
         np.testing.assert_allclose(kept.standard_errors, expected, rtol=1e-3)
     else:
         np.testing.assert_allclose(model.summary().standard_errors, expected, rtol=1e-8)
+
+
+def test_sums_say_how_few_digits_they_have(rng):
+    x, y = near(rng, 4000, 1e-6)
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="are right to about .e-0[34] "):
+        model = LinearRegression().fit_state(GramState().update(x, y))
+    with pytest.warns(scipy.linalg.LinAlgWarning, match="errors are right to .e-0[34] "):
+        kept = model.summary()
+    exact = LinearRegression().fit(x, y).summary(x, y)
+    np.testing.assert_allclose(kept.standard_errors, exact.standard_errors, rtol=1e-2)
 
 
 def test_a_gram_matrix_read_again_is_as_good_as_qr(rng, monkeypatch):
