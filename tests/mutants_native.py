@@ -326,7 +326,7 @@ NATIVE = [
         RULES,
         "overflows ? shape.d : shape.d + bias_",
         "shape.d + bias_ * (overflows ? 2 : 1)",
-        "pytest tests/test_hostile_sizes.py",
+        MISUSE,
     ),
     (
         "shapes: a matrix of rates",

@@ -218,7 +218,8 @@ int main() {
       CheckTruth<float>(n, 17, 73, isa.name);  // several panels of either, several groups of Y
       CheckTruth<double>(n, 0, 2, isa.name);
     }
-    CheckTruth<float>(1500, 211, 40, isa.name);  // threads share a block
+    CheckTruth<float>(1500, 211, 40, isa.name);
+    CheckTruth<float>(1100, 390, 10, isa.name);  // threads share a block
     std::uint64_t hash = 14695981039346656037u;
     hash = CheckBits<float>(hash, 4000, 21, 2, isa.name);
     hash = CheckBits<double>(hash, 1500, 211, 40, isa.name);

@@ -223,6 +223,12 @@ void Shapes() {
   given.intercept = true;
   lo::ProblemSizes found;
   Expect(lo::CheckShapes(given, &found).ok() && found.shape.d == 3, "the columns that w tells");
+  const int64_t widest[] = {0, kMost};
+  given = {};
+  given.x = lo::ArrayShape(widest, 2);
+  given.w = lo::ArrayShape(x, 1);
+  given.intercept = true;
+  Expect(lo::CheckShapes(given, &found).ok() && found.w_rows >= kMost, "a row more than numbers");
   given = {};
   given.x = lo::ArrayShape(x3, 3);
   given.batches = true;
