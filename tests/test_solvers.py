@@ -362,6 +362,20 @@ def test_no_fit_is_worse_than_the_best_without_a_warning(problem):
     assert lost <= 1e-4
 
 
+@pytest.mark.parametrize("seed", [14, 23, 168, 192, 405])
+def test_a_copy_is_found_beside_columns_that_nearly_depend(seed):
+    """Of 11 rows 10 columns are all that there is: with an eleventh, coefficients were 10¹²."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(11, 11)) * 10.0 ** rng.uniform(-3, 3, 11)
+    x = (x + rng.choice([0.0, 1.0, 1e3, -1e6], 11)).astype(np.float32).astype(float)
+    x[:, 8] = 0.5 * x[:, 0]
+    y = x @ rng.normal(size=11) + rng.normal(size=11)
+    exact, gram = (LinearRegression(solver=solver).fit(x, y) for solver in ("exact", "gram"))
+    assert exact.rank_ == gram.rank_ == 10
+    assert gram.score(x, y) > 1 - 1e-9
+    assert np.max(np.abs(gram.coef_)) < 2 * np.max(np.abs(exact.coef_))
+
+
 def best(x, y, s):
     """Least squares by LAPACK's SVD of columns centred in long double."""
     # From one of the rows, where a constant column is zeros: the rounding of its mean fits noise.
