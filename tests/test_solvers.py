@@ -376,6 +376,19 @@ def test_a_copy_is_found_beside_columns_that_nearly_depend(seed):
     assert np.max(np.abs(gram.coef_)) < 2 * np.max(np.abs(exact.coef_))
 
 
+@pytest.mark.parametrize("near", [1e-3, 1e-6])
+@pytest.mark.parametrize("nearer", [1e-8, 1e-10, 1e-12])
+def test_a_direction_beside_one_that_nearly_vanishes_is_no_rounding(near, nearer, rng):
+    """Both are too small for a Gram matrix, or nearly; all of y is along the smaller."""
+    x = rng.normal(size=(400, 7))
+    x[:, 5] = x[:, 0] + near * x[:, 5]
+    x[:, 6] = x[:, 1] + nearer * x[:, 6]
+    y = x[:, 0] + (x[:, 6] - x[:, 1]) / nearer
+    model = LinearRegression(solver="gram").fit(x, y)
+    assert model.rank_ == 7
+    assert model.score(x, y) > 1 - 1e-6
+
+
 def best(x, y, s):
     """Least squares by LAPACK's SVD of columns centred in long double."""
     # From one of the rows, where a constant column is zeros: the rounding of its mean fits noise.

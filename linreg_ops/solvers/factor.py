@@ -121,11 +121,18 @@ class Factor:
             return slopes
         return np.vstack([-(self.m @ slopes)[None] / self.rho, slopes])
 
-    def extend(self, sigma: Array, turn: Array, noise: float) -> None:
-        """Takes dropped directions back whose singular value, measured anew, is above rounding."""
+    def weaker_than(self, part: float) -> Array:
+        """Kept vectors of singular values below that part of the largest, divided by them."""
+        weak = self._sigma < part * self._sigma[0] if self.rank else np.zeros(0, bool)
+        return np.asarray(self._kept()[:, weak] / self._sigma[weak])
+
+    def extend(self, sigma: Array, vectors: Array, noise: float) -> None:
+        """Takes dropped directions back whose singular value, measured anew, is above rounding.
+
+        `vectors`: the dropped ones, measured anew too, in sigma's order.
+        """
         largest = self._sigma[0] if self.rank else (sigma[0] if len(sigma) else 0.0)
         good = sigma > noise * largest
-        vectors = self._lost @ turn
         self._vectors = np.hstack([self._kept(), vectors[:, good]])
         self._sigma = np.concatenate([self._sigma, sigma[good]])
         self._lost = vectors[:, ~good]

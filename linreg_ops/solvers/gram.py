@@ -84,13 +84,17 @@ def accumulate(problem: Problem) -> tuple[float, Array, Array, Array]:
 def _measure_again(problem: Problem, factor: Factor, penalty: Array) -> None:
     """The directions that the Gram matrix lost in rounding, by a read of their own.
 
-    A times unit vectors that it nearly annihilates is small and rounds by ε, not by √ε. At a
-    condition κ of what is kept the vectors have errors of ε κ² there, which show as ε κ.
+    A times unit vectors that it nearly annihilates is small and rounds by ε, not by √ε. They have
+    errors of ε / s² along what is kept at a singular value of s, which show as ε / s: where that is
+    more than this rounding, they are made perpendicular, as A maps them, by the same read.
     """
     lost = factor.lost()
-    product = problem.images(factor.centred(lost), penalty)
-    values, turn = scipy.linalg.eigh(product)
+    rounding = 10 * problem.d + np.sqrt(problem.n)
+    weak = factor.weaker_than(1.0 / rounding)
+    product = problem.images(factor.centred(np.hstack([weak, lost])), penalty)
+    r = weak.shape[1]
+    along = np.linalg.solve(product[:r, :r], product[:r, r:])
+    values, turn = scipy.linalg.eigh(product[r:, r:] - product[r:, :r] @ along)
     order = np.argsort(values)[::-1]
     sigma = np.sqrt(np.maximum(values[order], 0.0))
-    noise = EPS * (10 * problem.d + np.sqrt(problem.n) + factor.condition)
-    factor.extend(sigma, turn[:, order], noise)
+    factor.extend(sigma, (lost - weak @ along) @ turn[:, order], EPS * rounding)
