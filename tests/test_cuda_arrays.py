@@ -251,7 +251,7 @@ FLOATS = {(2, 32): "f4", (2, 64): "f8", (2, 16): "f2", (4, 16): ml_dtypes.bfloat
 SIZES = (-(2**63), -1, 2**31, 2**32 + 1, 2**62, 2**63 - 1)
 
 
-class Claim:
+class Claim(HandMade):
     """What says of 4096 bytes that they are an array of some type, rank, sizes and strides."""
 
     def __init__(self, emulated, rng, shape, bits, lie):
@@ -276,12 +276,6 @@ class Claim:
         )
         if strides is not None:
             self.tensor.strides = sizes(*strides)
-
-    def __dlpack_device__(self):
-        return 2, 0
-
-    def __dlpack__(self, *, stream):
-        return capsule(ctypes.addressof(self.tensor), b"dltensor")
 
     def numpy(self):
         return self.memory[: np.prod(self.shape)].reshape(self.shape).astype(float)

@@ -264,6 +264,21 @@ def test_a_saved_gradient_has_the_shape_of_w():
     """)
 
 
+def test_sample_weight_is_one_tensor_or_none():
+    tensorflow("""
+    tensors = tf.zeros([4, 3]), tf.zeros([3, 2]), tf.zeros([4, 2]), tf.ones([4])
+    for function in (
+        lambda x, w, y, s: _ops.linreg_l2_loss_grad(x, w, y, [s, s]),
+        lambda x, w, y, s: _ops.linreg_hessian_vector_product(x, w, [s, s]),
+        lambda x, w, y, s: _ops.linreg_saved_gradient(x, w, w, y, [s, s]),
+        lambda x, w, y, s: _ops.linreg_gradient_descent(x, w, y, 0.1, 3, 0.0, [s, s]),
+    ):
+        for call in modes(function, *tensors):
+            message = "sample_weight must be one tensor or none, got 2"
+            refused(call, InvalidArgumentError, ValueError, match=message)
+    """)
+
+
 # ----------------------------------------------------------------------------------------- fuzz
 
 
@@ -289,18 +304,3 @@ def test_fuzz(modes, calls):
     for mode in (names := modes.split(",")):
         share = MODES[mode] / sum(MODES[name] for name in names)
         assert seen[f"answered {mode}"] > 0.1 * share * calls, mode
-
-
-def test_sample_weight_is_one_tensor_or_none():
-    tensorflow("""
-    tensors = tf.zeros([4, 3]), tf.zeros([3, 2]), tf.zeros([4, 2]), tf.ones([4])
-    for function in (
-        lambda x, w, y, s: _ops.linreg_l2_loss_grad(x, w, y, [s, s]),
-        lambda x, w, y, s: _ops.linreg_hessian_vector_product(x, w, [s, s]),
-        lambda x, w, y, s: _ops.linreg_saved_gradient(x, w, w, y, [s, s]),
-        lambda x, w, y, s: _ops.linreg_gradient_descent(x, w, y, 0.1, 3, 0.0, [s, s]),
-    ):
-        for call in modes(function, *tensors):
-            message = "sample_weight must be one tensor or none, got 2"
-            refused(call, InvalidArgumentError, ValueError, match=message)
-    """)

@@ -31,8 +31,7 @@ class LanePerColumn {
   static constexpr int kRows = 4;  // that share a load of w
   // A dot is a sum of sums over this many vectors.
   static constexpr std::int64_t kVectorsPerSegment = 256;
-  static constexpr std::int64_t kAhead = 8192;                                  // bytes
-  static constexpr int kVectorBytes = kRows * W * static_cast<int>(sizeof(T));  // of kRows rows
+  static constexpr std::int64_t kAhead = 8192;  // bytes
 
   using GroupFn = void (LanePerColumn::*)(std::int64_t row, C* c);
 
@@ -137,7 +136,6 @@ class LanePerColumn {
       w[v] = Load(w_ + v * W);
       grad[v] = Load(grad_ + v * W);
     }
-    const char* ahead = reinterpret_cast<const char*>(x) + kAhead;
 #pragma GCC unroll 4
     for (int i = 0; i < W / kRows; ++i, x += kRows * d, before += kRows * d) {
       V sum[kRows] = {};
@@ -150,8 +148,9 @@ class LanePerColumn {
           grad[v] = Fma(Set(c[i * kRows + r]), load(before + r * d, v), grad[v]);
         }
       }
-      Prefetch<kOnce, N * kVectorBytes>(ahead);
-      ahead += kRows * d * static_cast<std::int64_t>(sizeof(T));
+      // Behind the loads, which a burst of fetches would hold up.
+      constexpr int kBytes = kRows * N * W * static_cast<int>(sizeof(T));
+      Prefetch<kOnce, kBytes>(reinterpret_cast<const char*>(x) + kAhead);
       sums[i] = FoldRows(sum);
     }
 #pragma GCC unroll 4

@@ -16,7 +16,8 @@ namespace cpu {
 namespace {
 
 constexpr std::int64_t kBlockRows = 64;
-constexpr std::int64_t kOften = 1 << 24;  // multiply-adds twice over: some hundredths of a second
+// After so many terms of sums it is asked whether to go on: a fraction of a second on any CPU.
+constexpr std::int64_t kOften = 1 << 24;
 
 double Wide(double a) { return a; }
 double Wide(float a) { return a; }

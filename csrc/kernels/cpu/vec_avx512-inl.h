@@ -66,8 +66,8 @@ template <int G>
 inline F64 SetRegisterGroup(const double* p) {
   return _mm512_castsi512_pd(Repeat<G>(p));
 }
-template <int G>
-inline F32 SetRegisterGroup(const Half* p) {
+template <int G, class T>
+inline F32 SetRegisterGroup(const T* p) {
   return Floats(p, _mm512_castsi512_si256(Repeat<G>(p)));
 }
 // Moved by one shuffle to where the upper half of a float is: to widen and to shift are two.
